@@ -22,6 +22,7 @@ struct extent {
     void *base;     /* POOL_PAGE aligned; NULL: holds nothing */
     uint32_t pages; /* usable length in POOL_PAGE units, >= what was asked for */
     int32_t first;  /* page number in the pool, or -1 for a temporary mapping */
+    uint32_t generation; /* of the process that took it: in a forked child it is ignored */
 };
 
 /* Carve per-process state from the arena; run once by process_start (PROCESS_INITIALISER). */
