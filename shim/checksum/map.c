@@ -1,0 +1,279 @@
+/*
+ * Opening, creating, checking and closing maps. Growth is in map_grow.c.
+ */
+#include "checksum/map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "base/log.h"
+#include "base/raw.h"
+#include "checksum/map_grow.h"
+#include "checksum/session.h"
+#include "checksum/session_peers.h"
+#include "checksum/store.h"
+
+/* Source: include/uapi/linux/fs.h and magic.h. */
+#define IOCTL_GET_FLAGS _IOR('f', 1, long)
+#define IOCTL_SET_FLAGS _IOW('f', 2, long)
+enum { FLAG_NOCOW = 0x00800000, MAGIC_BTRFS = (int)0x9123683E };
+
+static const char map_magic[8] = "BNCEMAP";
+
+static void map_name(char name[MAP_NAME_BYTES], const struct map_key *key)
+{
+    size_t length = 0;
+    for (int i = 0; i < 16; i++)
+        length += log_format(name + length, MAP_NAME_BYTES - length, "%02x", key->filesystem[i]);
+    log_format(name + length, MAP_NAME_BYTES - length, "-%llx-%llx.%x", (unsigned long long)key->inode,
+               (unsigned long long)key->birth_seconds, key->birth_nanoseconds);
+}
+
+static void machine_id(uint8_t id[16])
+{
+    char text[32] = {0};
+    memset(id, 0, 16);
+    long fd = raw(SYS_openat, AT_FDCWD, "/etc/machine-id", O_RDONLY | O_CLOEXEC);
+    if (raw_failed(fd))
+        return;
+    long length = raw(SYS_read, fd, text, sizeof text);
+    raw(SYS_close, fd);
+    for (long i = 0; i < length && i < 32; i++) {
+        unsigned char c = (unsigned char)text[i];
+        unsigned digit = c >= '0' && c <= '9' ? c - '0' : ((c | 32U) - 'a' + 10U) & 15;
+        id[i / 2] = (uint8_t)(id[i / 2] << 4 | digit);
+    }
+}
+
+/* The identity padded to a block, summed like one. */
+static uint64_t identity_sum(const struct map_identity *identity)
+{
+    unsigned char block[BLOCK_SIZE] = {0};
+    memcpy(block, identity, sizeof *identity);
+    return block_sum(block, 0);
+}
+
+static void set_nocow(int fd)
+{
+    struct statfs status;
+    long flags = 0;
+    if (raw(SYS_fstatfs, fd, &status) != 0 || (int)status.f_type != MAGIC_BTRFS)
+        return;
+    if (raw(SYS_ioctl, fd, IOCTL_GET_FLAGS, &flags) == 0) {
+        flags |= FLAG_NOCOW;
+        raw(SYS_ioctl, fd, IOCTL_SET_FLAGS, &flags);
+    }
+}
+
+/* Write header and first window's states under a temporary name, then link it: a map is there whole or not at all. */
+static int create_file(int maps, const char *name, const struct map_key *key)
+{
+    char temporary[MAP_NAME_BYTES + 32];
+    log_format(temporary, sizeof temporary, "%s.new.%d", name, (int)raw(SYS_gettid));
+    long fd = raw(SYS_openat, maps, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd == -EEXIST) {
+        raw(SYS_unlinkat, maps, temporary, 0);
+        fd = raw(SYS_openat, maps, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    }
+    if (raw_failed(fd))
+        return (int)fd;
+    set_nocow((int)fd);
+
+    struct map_header header = {.identity = {.version = FORMAT_VERSION,
+                                             .block_size = BLOCK_SIZE,
+                                             .inode = key->inode,
+                                             .birth_seconds = key->birth_seconds,
+                                             .birth_nanoseconds = key->birth_nanoseconds}};
+    memcpy(header.identity.magic, map_magic, sizeof map_magic);
+    memcpy(header.identity.filesystem, key->filesystem, sizeof key->filesystem);
+    machine_id(header.identity.machine);
+    while (header.identity.map_id == 0)
+        if (raw(SYS_getrandom, &header.identity.map_id, sizeof header.identity.map_id, 0) != sizeof header.identity.map_id)
+            header.identity.map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
+    header.identity_sum = identity_sum(&header.identity);
+    header.boot[0] = session_state->boot[0];
+    header.boot[1] = session_state->boot[1];
+    header.bound_device = key->device;
+    header.windows = 1;
+    header.window_issue = header.window_completion = key->modified;
+
+    long result = raw(SYS_fallocate, fd, 0, 0, 2 * FORMAT_PAGE);
+    if (result == -EOPNOTSUPP)
+        result = raw(SYS_ftruncate, fd, 2 * FORMAT_PAGE);
+    if (!raw_failed(result)) {
+        result = raw(SYS_pwrite64, fd, &header, sizeof header, 0);
+        result = result == (long)sizeof header ? 0 : raw_failed(result) ? result : -ENOSPC;
+    }
+    raw(SYS_close, fd);
+    if (!raw_failed(result))
+        result = raw(SYS_linkat, maps, temporary, maps, name, 0);
+    raw(SYS_unlinkat, maps, temporary, 0);
+    if (!raw_failed(result))
+        atomic_fetch_add(&store_shared()->map_generation, 1);
+    return result == -EEXIST ? 0 : (int)result;
+}
+
+enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN };
+
+static enum header_state check_header(int fd, const struct map_key *key, const struct stat *status)
+{
+    struct map_header header;
+    uint8_t machine[16];
+    if (raw(SYS_pread64, fd, &header, sizeof header, 0) != (long)sizeof header || status->st_size < 2 * FORMAT_PAGE)
+        return HEADER_DAMAGED;
+    const struct map_identity *identity = &header.identity;
+    if (memcmp(identity->magic, map_magic, sizeof map_magic) != 0 || identity->version != FORMAT_VERSION ||
+        identity->block_size != BLOCK_SIZE || header.identity_sum != identity_sum(identity) || identity->map_id == 0)
+        return HEADER_DAMAGED;
+    if (identity->inode != key->inode || identity->birth_seconds != key->birth_seconds ||
+        identity->birth_nanoseconds != key->birth_nanoseconds ||
+        memcmp(identity->filesystem, key->filesystem, sizeof key->filesystem) != 0)
+        return HEADER_DAMAGED;
+    if (header.windows < 1 || header.windows > MAP_WINDOWS)
+        return HEADER_DAMAGED;
+    unsigned last = (unsigned)header.windows - 1;
+    if ((uint64_t)status->st_size < window_offset(last) + window_state_bytes(last))
+        return HEADER_DAMAGED;
+    machine_id(machine);
+    return memcmp(machine, identity->machine, sizeof machine) == 0 ? HEADER_GOOD : HEADER_FOREIGN;
+}
+
+/* Put a damaged map out of the way, unless somebody uses it. */
+static int set_aside(int maps, const char *name)
+{
+    char bad[MAP_NAME_BYTES + 8];
+    log_format(bad, sizeof bad, "%s.bad", name);
+    long result = raw(SYS_renameat2, maps, name, maps, bad, 0);
+    log_warn("map \"%s\" is damaged or of a foreign version: set aside as \"%s\", every block is unknown again", name, bad);
+    return (int)result;
+}
+
+/* First session of another boot: what was in flight then is lost, and what was not flushed may be. */
+static void enter_boot(struct map_header *header)
+{
+    const uint64_t *boot = session_state->boot;
+    if (atomic_load(&header->boot[0]) == boot[0] && atomic_load(&header->boot[1]) == boot[1])
+        return;
+    atomic_fetch_or(&header->flags, MAP_SUSPECT);
+    atomic_store(&header->unsettled, 0);
+    raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
+    atomic_store(&header->boot[0], boot[0]);
+    atomic_store(&header->boot[1], boot[1]);
+}
+
+static int bind_device(struct map_header *header, uint64_t id, uint64_t device)
+{
+    uint64_t bound = atomic_load(&header->bound_device);
+    if (bound == device)
+        return 0;
+    if (session_others_use_map(id))
+        return -EBUSY;
+    return atomic_compare_exchange_strong(&header->bound_device, &bound, device) || bound == device ? 0 : -EBUSY;
+}
+
+static int attach(struct map *map, int fd, const struct map_key *key)
+{
+    const uint64_t first_bytes = FORMAT_PAGE + window_bytes(0);
+    long base = raw(SYS_mmap, NULL, first_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (raw_failed(base))
+        return (int)base;
+    raw(SYS_madvise, base, first_bytes, MADV_DONTFORK);
+    map->header = (struct map_header *)base;
+    map->id = map->header->identity.map_id;
+    session_use_map(map->id);
+    atomic_store_explicit(&map->windows[0], (char *)base + FORMAT_PAGE, memory_order_release);
+    int error = bind_device(map->header, map->id, key->device);
+    if (error != 0) {
+        log_warn("map \"%s\" is in use for the same inode on another mount (a snapshot?): "
+                 "pages of this one are stable but not checksummed",
+                 map->name);
+        return error;
+    }
+    enter_boot(map->header);
+    return map_attach_windows(map, fd);
+}
+
+static int open_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
+{
+    long fd = raw(SYS_openat, maps, map->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (raw_failed(fd))
+        return (int)fd;
+    if (fstat((int)fd, status) != 0 || !S_ISREG(status->st_mode)) {
+        raw(SYS_close, fd);
+        return -EINVAL;
+    }
+    enum header_state header = check_header((int)fd, key, status);
+    if (header == HEADER_GOOD)
+        return (int)fd;
+    raw(SYS_close, fd);
+    if (header == HEADER_DAMAGED)
+        return set_aside(maps, map->name) == 0 ? -ENOENT : -EINVAL;
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&said))
+        log_warn("map \"%s\" belongs to another machine: pages are stable but not checksummed (a store is for one host)",
+                 map->name);
+    return -EXDEV;
+}
+
+bool map_exists(const struct map_key *key)
+{
+    char name[MAP_NAME_BYTES];
+    if (store_open(false) != 0)
+        return false;
+    int maps = store_maps_directory();
+    map_name(name, key);
+    return maps >= 0 && raw(SYS_faccessat, maps, name, 0 /* F_OK */) == 0;
+}
+
+int map_open(struct map *map, const struct map_key *key, bool create)
+{
+    if (!create && !map_exists(key))
+        return -ENOENT;
+    int error = session_open();
+    if (error != 0)
+        return error;
+    int maps = store_maps_directory();
+    if (maps < 0)
+        return maps;
+    map_name(map->name, key);
+    struct stat status;
+    int fd = open_file(maps, map, key, &status);
+    if (fd == -ENOENT && create) {
+        error = create_file(maps, map->name, key);
+        fd = error == 0 ? open_file(maps, map, key, &status) : error;
+    }
+    if (fd < 0) {
+        if (fd != -ENOENT && fd != -EXDEV)
+            store_complain("cannot open a map", -fd);
+        memset(map, 0, sizeof *map);
+        return fd;
+    }
+    map->file_device = status.st_dev;
+    map->file_inode = status.st_ino;
+    error = attach(map, fd, key);
+    raw(SYS_close, fd);
+    if (error != 0) {
+        map_close(map, false);
+        return error;
+    }
+    return 0;
+}
+
+void map_close(struct map *map, bool gone)
+{
+    if (map->header) {
+        map_detach_windows(map);
+        raw(SYS_munmap, map->header, FORMAT_PAGE + window_bytes(0));
+        session_leave_map(map->id);
+        int maps = store_maps_directory();
+        if (gone && maps >= 0 && !session_others_use_map(map->id))
+            raw(SYS_unlinkat, maps, map->name, 0);
+    }
+    memset(map, 0, sizeof *map);
+}

@@ -1,0 +1,100 @@
+/*
+ * The map of one inode: its file of checksums, mapped into memory.
+ *
+ * map_open, map_close, map_cover and map_forget are slow paths, called with the process lock held; they may make system calls on
+ * the store, never on the program's files (but for the identity). The rest is lock-free and async-signal-safe.
+ */
+#ifndef BOUNCEIO_CHECKSUM_MAP_H
+#define BOUNCEIO_CHECKSUM_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "checksum/format.h"
+
+enum { MAP_NAME_BYTES = 96 };
+
+/* Which inode: what a map is named after and bound to. */
+struct map_key {
+    uint8_t filesystem[16];
+    uint64_t inode;
+    int64_t birth_seconds;
+    uint32_t birth_nanoseconds;
+    uint64_t device;           /* st_dev */
+    int64_t modified;          /* mtime, nanoseconds of CLOCK_REALTIME */
+};
+
+struct map {
+    struct map_header *header; /* NULL: no map; constant while the file is open */
+    uint64_t id;
+    _Atomic(char *) windows[MAP_WINDOWS];
+    _Atomic bool broken;      /* its memory or its name can no longer be trusted: as if there were none */
+    _Atomic bool cannot_grow; /* the store is full: blocks without a unit stay unknown */
+    uint64_t file_device;     /* of the map's own file */
+    uint64_t file_inode;
+    char name[MAP_NAME_BYTES]; /* in the store's maps directory */
+};
+
+/*
+ * The key of the file behind a descriptor (not O_PATH). @return 0, or -errno (-ENOTSUP when it is not a regular file).
+ * Any thread; async-signal-safe; no lock needed.
+ */
+int map_key_of(int fd, struct map_key *key);
+
+/* Is there a map of that name in the store? Opens the store, never creates it. Process lock held. */
+bool map_exists(const struct map_key *key);
+
+/*
+ * Open the map of `key`, creating it when `create`; opens this process's session. Process lock held.
+ * @return 0; -ENOENT when there is none and !create; another -errno when there can be none (said once). *map is all zero then.
+ */
+int map_open(struct map *map, const struct map_key *key, bool create);
+
+/* Unmap. `gone`: the inode has no name left and this was its last user here, so its map is removed as well. Process lock held. */
+void map_close(struct map *map, bool gone);
+
+/*
+ * Make block words for [first, first + blocks): allocate units on disk, add windows. Process lock held.
+ * @return 0; -errno when not all of them could be made: those stay unknown (a full store is said once).
+ */
+int map_cover(struct map *map, uint64_t first, uint64_t blocks);
+
+/* May checksums of this map be used at all? */
+static inline bool map_is_usable(const struct map *map)
+{
+    return map->header && !atomic_load_explicit(&map->broken, memory_order_relaxed);
+}
+
+static inline _Atomic uint64_t *map_region_word(const struct map *map, uint64_t region)
+{
+    if (region >= (UINT64_C(1) << MAP_WINDOWS) - 1)
+        return NULL;
+    unsigned window = window_of_region(region);
+    /* Acquire: pairs with the release that attaches the window. */
+    char *base = atomic_load_explicit(&map->windows[window], memory_order_acquire);
+    return base ? (_Atomic uint64_t *)base + (region - window_first_region(window)) : NULL;
+}
+
+/*
+ * The words of a block, or NULL when no unit covers it (it is unknown). *run receives how many blocks from here on are in the
+ * same unit; their words follow each other.
+ */
+static inline struct block_words *map_words(const struct map *map, uint64_t block, uint64_t *run)
+{
+    uint64_t region = block / REGION_BLOCKS;
+    unsigned unit = (unsigned)(block % REGION_BLOCKS / UNIT_BLOCKS);
+    *run = UNIT_BLOCKS - block % UNIT_BLOCKS;
+    _Atomic uint64_t *word = map_region_word(map, region);
+    /* Acquire: the unit was allocated before its bit was set. */
+    if (!word || !(atomic_load_explicit(word, memory_order_acquire) & REGION_UNIT(unit)))
+        return NULL;
+    unsigned window = window_of_region(region);
+    char *base = atomic_load_explicit(&map->windows[window], memory_order_relaxed);
+    char *words = base + window_state_bytes(window) + (region - window_first_region(window)) * REGION_WORD_BYTES;
+    return (struct block_words *)words + block % REGION_BLOCKS;
+}
+
+/* Are there words for every block of the range, as far as there can be? Then map_cover has nothing to do. */
+bool map_covers(const struct map *map, uint64_t first, uint64_t blocks);
+
+#endif

@@ -1,0 +1,193 @@
+/*
+ * Growth of a map: windows and units are allocated on disk before they are touched, so that a full store is an error of fallocate
+ * and not a SIGBUS.
+ */
+#include "checksum/map_grow.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/raw.h"
+#include "checksum/store.h"
+
+static int allocate(int fd, uint64_t offset, uint64_t length)
+{
+    long result = raw(SYS_fallocate, fd, 0, offset, length);
+    if (result != -EOPNOTSUPP)
+        return (int)result;
+    /* A store on a file system without fallocate: make the file long enough and let a full disk be a SIGBUS. */
+    struct stat status;
+    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size >= offset + length)
+        return 0;
+    return (int)raw(SYS_ftruncate, fd, offset + length);
+}
+
+static int attach_window(struct map *map, int fd, unsigned window)
+{
+    if (atomic_load_explicit(&map->windows[window], memory_order_relaxed))
+        return 0;
+    long base = raw(SYS_mmap, NULL, window_bytes(window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, window_offset(window));
+    if (raw_failed(base))
+        return (int)base;
+    raw(SYS_madvise, base, window_bytes(window), MADV_DONTFORK);
+    /* Release: pairs with the acquire in map_region_word. */
+    atomic_store_explicit(&map->windows[window], (char *)base, memory_order_release);
+    return 0;
+}
+
+/* A unit whose bit is set but which the file does not reach would be a SIGBUS: possible only after an unclean stop. */
+static void drop_units_beyond(struct map *map, unsigned window, uint64_t size)
+{
+    uint64_t words = window_offset(window) + window_state_bytes(window);
+    if (size >= window_offset(window) + window_bytes(window))
+        return;
+    _Atomic uint64_t *states = (_Atomic uint64_t *)atomic_load(&map->windows[window]);
+    for (uint64_t region = 0; region < UINT64_C(1) << window; region++)
+        for (unsigned unit = 0; unit < UNITS_PER_REGION; unit++) {
+            uint64_t end = words + region * REGION_WORD_BYTES + (unit + 1) * (uint64_t)UNIT_BYTES;
+            if (end > size && (atomic_load(&states[region]) & REGION_UNIT(unit)))
+                atomic_fetch_and(&states[region], ~REGION_UNIT(unit));
+        }
+}
+
+int map_attach_windows(struct map *map, int fd)
+{
+    uint64_t count = atomic_load(&map->header->windows);
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -EIO;
+    for (unsigned window = 0; window < count && window < MAP_WINDOWS; window++) {
+        int error = attach_window(map, fd, window);
+        if (error != 0)
+            return error;
+        drop_units_beyond(map, window, (uint64_t)status.st_size);
+    }
+    return 0;
+}
+
+void map_detach_windows(struct map *map)
+{
+    for (unsigned window = 1; window < MAP_WINDOWS; window++) {
+        char *base = atomic_load(&map->windows[window]);
+        if (base)
+            raw(SYS_munmap, base, window_bytes(window));
+        atomic_store(&map->windows[window], NULL);
+    }
+}
+
+/* Open the map's file again: its descriptor was closed after mapping. */
+static int reopen(struct map *map)
+{
+    int maps = store_maps_directory();
+    if (maps < 0)
+        return maps;
+    long fd = raw(SYS_openat, maps, map->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (raw_failed(fd))
+        return (int)fd;
+    struct stat status;
+    if (fstat((int)fd, &status) != 0 || status.st_dev != map->file_device || status.st_ino != map->file_inode) {
+        raw(SYS_close, fd);
+        return -ESTALE;
+    }
+    return (int)fd;
+}
+
+static int add_windows(struct map *map, int fd, unsigned last)
+{
+    for (unsigned window = 0; window <= last; window++) {
+        uint64_t count = atomic_load(&map->header->windows);
+        if (window >= count) {
+            int error = allocate(fd, window_offset(window), window_state_bytes(window));
+            if (error != 0)
+                return error;
+            atomic_compare_exchange_strong(&map->header->windows, &count, window + 1);
+        }
+        int error = attach_window(map, fd, window);
+        if (error != 0)
+            return error;
+    }
+    return 0;
+}
+
+static bool has_unit(const struct map *map, uint64_t unit)
+{
+    _Atomic uint64_t *word = map_region_word(map, unit / UNITS_PER_REGION);
+    return word && (atomic_load_explicit(word, memory_order_acquire) & REGION_UNIT(unit % UNITS_PER_REGION));
+}
+
+/* Units from `unit` on, in its region, that are wanted and not there: they are neighbours on disk. */
+static uint64_t missing_run(const struct map *map, uint64_t unit, uint64_t end)
+{
+    uint64_t region_end = (unit / UNITS_PER_REGION + 1) * UNITS_PER_REGION;
+    uint64_t run = 0;
+    while (unit + run < end && unit + run < region_end && !has_unit(map, unit + run))
+        run++;
+    return run;
+}
+
+static int add_units(struct map *map, int fd, uint64_t unit, uint64_t end)
+{
+    while (unit < end) {
+        uint64_t run = missing_run(map, unit, end);
+        if (run == 0) {
+            unit++;
+            continue;
+        }
+        uint64_t region = unit / UNITS_PER_REGION;
+        unsigned window = window_of_region(region);
+        int error = add_windows(map, fd, window);
+        uint64_t words = window_offset(window) + window_state_bytes(window);
+        uint64_t offset = words + (region - window_first_region(window)) * REGION_WORD_BYTES +
+                          unit % UNITS_PER_REGION * (uint64_t)UNIT_BYTES;
+        if (error == 0)
+            error = allocate(fd, offset, run * UNIT_BYTES);
+        if (error != 0)
+            return error;
+        uint64_t bits = 0;
+        for (uint64_t i = 0; i < run; i++)
+            bits |= REGION_UNIT(unit % UNITS_PER_REGION + i);
+        /* Release: the allocation is there before the bit says so. */
+        atomic_fetch_or_explicit(map_region_word(map, region), bits, memory_order_release);
+        unit += run;
+    }
+    return 0;
+}
+
+bool map_covers(const struct map *map, uint64_t first, uint64_t blocks)
+{
+    if (first >= MAP_BLOCKS_MAX || atomic_load_explicit(&map->cannot_grow, memory_order_relaxed))
+        return true;
+    uint64_t end = first + blocks < MAP_BLOCKS_MAX ? first + blocks : MAP_BLOCKS_MAX;
+    uint64_t run;
+    for (uint64_t block = first; block < end; block += run)
+        if (!map_words(map, block, &run))
+            return false;
+    return true;
+}
+
+int map_cover(struct map *map, uint64_t first, uint64_t blocks)
+{
+    if (map_covers(map, first, blocks))
+        return 0;
+    uint64_t end = first + blocks < MAP_BLOCKS_MAX ? first + blocks : MAP_BLOCKS_MAX;
+    uint64_t unit = first / UNIT_BLOCKS;
+    uint64_t unit_end = (end + UNIT_BLOCKS - 1) / UNIT_BLOCKS;
+    /* A sequential writer: allocate ahead, up to a sixteenth of what is there, 1 MiB at most. */
+    if (unit > 0 && has_unit(map, unit - 1))
+        unit_end += unit / 16 < 64 ? unit / 16 : 64;
+    if (unit_end > MAP_BLOCKS_MAX / UNIT_BLOCKS)
+        unit_end = MAP_BLOCKS_MAX / UNIT_BLOCKS;
+    int fd = reopen(map);
+    int error = fd < 0 ? fd : add_units(map, fd, unit, unit_end);
+    if (fd >= 0)
+        raw(SYS_close, fd);
+    if (error == -ESTALE || error == -ENOENT)
+        atomic_store(&map->broken, true);
+    if (error != 0) {
+        atomic_store(&map->cannot_grow, true);
+        store_complain("cannot extend a map", -error);
+    }
+    return error;
+}

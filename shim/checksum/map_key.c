@@ -1,0 +1,57 @@
+/*
+ * Which inode a descriptor leads to. Owns nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include "base/raw.h"
+#include "checksum/map.h"
+
+/* Source: include/uapi/linux/fs.h, Linux 6.9; older headers do not have it. */
+struct filesystem_uuid {
+    uint8_t length;
+    uint8_t uuid[16];
+};
+#define IOCTL_GET_FILESYSTEM_UUID _IOR(0x15, 0, struct filesystem_uuid)
+
+static int filesystem_id(int fd, uint8_t id[16])
+{
+    struct filesystem_uuid uuid = {0};
+    memset(id, 0, 16);
+    if (raw(SYS_ioctl, fd, IOCTL_GET_FILESYSTEM_UUID, &uuid) == 0 && uuid.length == sizeof uuid.uuid) {
+        memcpy(id, uuid.uuid, sizeof uuid.uuid);
+        return 0;
+    }
+    struct statfs status;
+    long error = raw(SYS_fstatfs, fd, &status);
+    if (raw_failed(error))
+        return (int)error;
+    memcpy(id, &status.f_fsid, sizeof status.f_fsid);
+    memcpy(id + 8, &status.f_type, sizeof status.f_type);
+    return 0;
+}
+
+int map_key_of(int fd, struct map_key *key)
+{
+    struct statx status;
+    long error = raw(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status);
+    if (raw_failed(error))
+        return (int)error;
+    if ((status.stx_mode & 0170000) != 0100000)
+        return -ENOTSUP;
+    *key = (struct map_key){
+        .inode = status.stx_ino,
+        .device = makedev(status.stx_dev_major, status.stx_dev_minor),
+        .modified = status.stx_mtime.tv_sec * INT64_C(1000000000) + status.stx_mtime.tv_nsec,
+    };
+    if (status.stx_mask & STATX_BTIME) {
+        key->birth_seconds = status.stx_btime.tv_sec;
+        key->birth_nanoseconds = status.stx_btime.tv_nsec;
+    }
+    return filesystem_id(fd, key->filesystem);
+}

@@ -1,0 +1,246 @@
+/*
+ * Opening the store. Owns two descriptors (maps directory, lock file) and one shared page.
+ */
+#include "checksum/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "base/own.h"
+#include "base/process.h"
+#include "base/raw.h"
+
+/* The descriptors survive fork; the mapping does not. */
+static _Atomic int maps_descriptor = -1;
+static _Atomic int lock_descriptor = -1;
+static struct {
+    uint64_t device, inode;
+} maps_seen, lock_seen;
+
+/* Wiped in a forked child. */
+static struct store_state {
+    _Atomic(struct store_shared *) shared;
+    bool failed;
+} *state;
+
+static void store_start(void)
+{
+    state = process_arena(sizeof *state);
+}
+PROCESS_INITIALISER(store_start);
+
+void store_complain(const char *what, int error)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&said))
+        return;
+    const char *remedy = error == ENOSPC   ? "free some space"
+                         : error == EROFS  ? "point BOUNCEIO_STORE to a writable directory"
+                         : error == EACCES ? "point BOUNCEIO_STORE to a directory of your own"
+                         : error == EPERM  ? "it must belong to you and have mode 0700"
+                                           : "set BOUNCEIO_STORE";
+    log_warn("store=\"%s\": %s: %s; pages are stable but not checksummed (%s, or BOUNCEIO_STORE=none to silence this)",
+             config.store ? config.store : "", what, strerrorname_np(error) ? strerrorname_np(error) : "error", remedy);
+}
+
+/* Make `path` and what leads to it. */
+static void make_directories(const char *path)
+{
+    char part[4096];
+    size_t length = strlen(path);
+    if (length >= sizeof part)
+        return;
+    memcpy(part, path, length + 1);
+    for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        raw(SYS_mkdirat, AT_FDCWD, part, 0755);
+        *slash = '/';
+    }
+    raw(SYS_mkdirat, AT_FDCWD, part, 0700);
+}
+
+static int check_ours(int fd, uint64_t *device, uint64_t *inode)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -EIO;
+    if (status.st_uid != (uid_t)raw(SYS_geteuid) || (status.st_mode & 077) != 0)
+        return -EPERM;
+    *device = status.st_dev;
+    *inode = status.st_ino;
+    return 0;
+}
+
+/* @return a descriptor of the store's directory, or -errno. */
+static int open_root(bool create)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    long fd = raw(SYS_openat, AT_FDCWD, config.store, flags);
+    if (fd == -ENOENT && create) {
+        make_directories(config.store);
+        fd = raw(SYS_openat, AT_FDCWD, config.store, flags);
+    }
+    if (raw_failed(fd))
+        return (int)fd;
+    uint64_t device, inode;
+    int error = check_ours((int)fd, &device, &inode);
+    if (error == 0)
+        return (int)fd;
+    raw(SYS_close, fd);
+    return error;
+}
+
+static int open_parts(int root, bool create)
+{
+    if (create) {
+        raw(SYS_mkdirat, root, "maps", 0700);
+        raw(SYS_mkdirat, root, "sessions", 0700);
+    }
+    long maps = raw(SYS_openat, root, "maps", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (raw_failed(maps))
+        return (int)maps;
+    int error = check_ours((int)maps, &maps_seen.device, &maps_seen.inode);
+    if (error != 0) {
+        raw(SYS_close, maps);
+        return error;
+    }
+    error = own_take((int)maps, &maps_descriptor);
+    if (error != 0)
+        return error;
+    long lock = raw(SYS_openat, root, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+    if (raw_failed(lock))
+        return (int)lock;
+    error = check_ours((int)lock, &lock_seen.device, &lock_seen.inode);
+    if (error == 0 && raw_failed(raw(SYS_fallocate, lock, 0, 0, FORMAT_PAGE)))
+        error = (int)raw(SYS_ftruncate, lock, FORMAT_PAGE);
+    if (error != 0) {
+        raw(SYS_close, lock);
+        return error;
+    }
+    return own_take((int)lock, &lock_descriptor);
+}
+
+static int map_shared_page(void)
+{
+    long page = raw(SYS_mmap, NULL, FORMAT_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, lock_descriptor, 0);
+    if (raw_failed(page))
+        return (int)page;
+    raw(SYS_madvise, page, FORMAT_PAGE, MADV_DONTFORK);
+    struct store_shared *shared = (struct store_shared *)page;
+    static const char magic[8] = "BNCESTO";
+    if (shared->magic[0] == '\0') {
+        /* Everybody who finds an empty page writes the same. */
+        shared->version = FORMAT_VERSION;
+        memcpy(shared->magic, magic, sizeof magic);
+    }
+    if (memcmp(shared->magic, magic, sizeof magic) != 0 || shared->version != FORMAT_VERSION ||
+        atomic_load(&shared->slots_high) > STORE_SLOTS) {
+        raw(SYS_munmap, page, FORMAT_PAGE);
+        return -EPROTONOSUPPORT;
+    }
+    /* Release: pairs with the acquire in store_shared. */
+    atomic_store_explicit(&state->shared, shared, memory_order_release);
+    return 0;
+}
+
+void store_drop_inherited(void)
+{
+    own_close(&lock_descriptor);
+    own_close(&maps_descriptor);
+}
+
+int store_open(bool create)
+{
+    if (atomic_load_explicit(&state->shared, memory_order_relaxed))
+        return 0;
+    if (state->failed)
+        return -ENODEV;
+    if (!config.store)
+        return -ENOENT;
+    store_drop_inherited(); /* a child made by a raw clone still has them */
+    int root = open_root(create);
+    if (root == -ENOENT && !create)
+        return -ENOENT;
+    int error = root < 0 ? root : open_parts(root, create);
+    if (error == -ENOENT && !create) {
+        raw(SYS_close, root);
+        return -ENOENT;
+    }
+    if (error == 0)
+        error = map_shared_page();
+    if (root >= 0)
+        raw(SYS_close, root);
+    if (error != 0) {
+        state->failed = true;
+        store_complain("cannot open", -error);
+    }
+    return error;
+}
+
+struct store_shared *store_shared(void)
+{
+    /* Acquire: pairs with the release in map_shared_page. */
+    return atomic_load_explicit(&state->shared, memory_order_acquire);
+}
+
+static int checked(int fd, uint64_t device, uint64_t inode)
+{
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) != 0 || status.st_dev != device || status.st_ino != inode)
+        return -EBADF;
+    return fd;
+}
+
+int store_maps_directory(void)
+{
+    return checked(maps_descriptor, maps_seen.device, maps_seen.inode);
+}
+
+int store_lock_file(void)
+{
+    return checked(lock_descriptor, lock_seen.device, lock_seen.inode);
+}
+
+int store_open_session(unsigned slot, bool create)
+{
+    char path[64];
+    log_format(path, sizeof path, "../sessions/%u", slot);
+    int maps = store_maps_directory();
+    if (maps < 0)
+        return maps;
+    return (int)raw(SYS_openat, maps, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+}
+
+static unsigned hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? (unsigned)(c - '0') : (unsigned)((c | 32) - 'a' + 10) & 15;
+}
+
+void store_boot_id(uint64_t boot[2])
+{
+    char text[64] = {0};
+    const char *injected = getenv("BOUNCEIO_TEST_BOOT_ID");
+    if (injected) {
+        strncpy(text, injected, sizeof text - 1);
+    } else {
+        long fd = raw(SYS_openat, AT_FDCWD, "/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+        if (!raw_failed(fd)) {
+            raw(SYS_read, fd, text, sizeof text - 1);
+            raw(SYS_close, fd);
+        }
+    }
+    boot[0] = boot[1] = 0;
+    unsigned digits = 0;
+    for (const char *c = text; *c && digits < 32; c++) {
+        if (*c == '-' || *c == '\n')
+            continue;
+        boot[digits / 16] = boot[digits / 16] << 4 | hex_digit(*c);
+        digits++;
+    }
+}

@@ -1,0 +1,46 @@
+/*
+ * The store: the directory that holds the maps, opened once by each process that needs one.
+ *
+ * Mode 0700, ours, opened without following a link. What cannot be had is said once, by name and reason, and the program goes
+ * on with stable pages and no checksums.
+ */
+#ifndef BOUNCEIO_CHECKSUM_STORE_H
+#define BOUNCEIO_CHECKSUM_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checksum/format.h"
+
+/*
+ * Open the store, creating it when `create`. Called with the process lock held; idempotent.
+ * @return 0; -ENOENT when there is none and !create (silent); another -errno after one warning.
+ */
+int store_open(bool create);
+
+/* Memory shared by all sessions of the store; NULL before store_open. Any thread. */
+struct store_shared *store_shared(void);
+
+/*
+ * The `maps` directory and the lock file: descriptors of ours, checked to be what they were when opened. Process lock held.
+ * @return the descriptor, or -EBADF.
+ */
+int store_maps_directory(void);
+int store_lock_file(void);
+
+/*
+ * In a forked child: close the descriptors it inherited, so that it neither keeps its parent's lock alive nor releases it.
+ * Async-signal-safe.
+ */
+void store_drop_inherited(void);
+
+/* Open sessions/SLOT. @return a descriptor to be closed by the caller, or -errno. */
+int store_open_session(unsigned slot, bool create);
+
+/* This boot of this machine, 16 bytes as two words. BOUNCEIO_TEST_BOOT_ID (32 hex digits) replaces it in tests. */
+void store_boot_id(uint64_t boot[2]);
+
+/* Say once that checksums are unavailable, and why. */
+void store_complain(const char *what, int error);
+
+#endif
