@@ -20,6 +20,15 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
+/* Open BOUNCEIO_LOG_FILE, where it is set; called by process_start. Until then, and when it fails, the log goes to stderr. */
+void log_start(void);
+
+/* What a result of -errno means, in words ("No space left on device"). */
+const char *log_reason(long result);
+
+/* Write `length` bytes with one call, as far as `fd` takes them. Never raises SIGPIPE. */
+void log_put(int fd, const char *text, size_t length);
+
 /* The same formatter into a buffer, always terminated. @return the length, cut to size - 1. */
 size_t log_format(char *buffer, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 size_t log_vformat(char *buffer, size_t size, const char *format, va_list arguments);

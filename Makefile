@@ -1,0 +1,248 @@
+# bounceio: an LD_PRELOAD library that bounces, checksums and verifies direct I/O.
+#
+#   make            build/libbounceshim.so          make demo        see it work
+#   make check      the tests                       make check-apps  real programs under the shim
+#   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
+#
+# V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps.
+
+MAKEFLAGS += --no-builtin-rules
+
+VERSION := 0.1.0
+SOVERSION := 0
+LIBRARY := libbounceshim.so
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+BINDIR ?= $(PREFIX)/bin
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+PKG_CONFIG ?= pkg-config
+OBJCOPY ?= objcopy
+INSTALL ?= install
+CFLAGS ?= -O2 -g
+
+ifneq ($(V),1)
+Q := @
+say = @echo "  $(1)	$(2)"
+endif
+
+# ---- Builds of the same tree ----
+
+# release: what is installed. steps: release plus a delay at each step of the map's protocol, for tests of interleavings.
+VARIANT ?= release
+BUILD_release := build
+BUILD_asan := build-asan
+BUILD_tsan := build-tsan
+BUILD_steps := build/steps
+BUILD ?= $(BUILD_$(VARIANT))
+
+FLAGS_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FLAGS_tsan := -fsanitize=thread
+FLAGS_steps := -DBOUNCEIO_TEST_STEPS
+VARIANT_FLAGS := $(FLAGS_$(VARIANT))
+
+# ---- Flags ----
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion
+INCLUDES := -Ishim -Iinclude
+XXHASH_CFLAGS := $(shell $(PKG_CONFIG) --cflags libxxhash 2>/dev/null)
+CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
+CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
+
+# Fortified inlines would hide the very names that the shim defines.
+COMMON_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DSHIM_VERSION='"$(VERSION)"' $(INCLUDES) $(WARNINGS) \
+	-fno-omit-frame-pointer -pthread -MMD -MP
+SHIM_CFLAGS = $(COMMON_CFLAGS) $(CFLAGS) -U_FORTIFY_SOURCE -fvisibility=hidden -fPIC -ftls-model=initial-exec \
+	$(VARIANT_FLAGS)
+TEST_CFLAGS = $(COMMON_CFLAGS) -Itests $(CHECK_CFLAGS) $(CFLAGS)
+SHIM_LDFLAGS = $(LDFLAGS) -shared -Wl,-z,now,-z,relro,-soname,$(LIBRARY).$(SOVERSION) \
+	-Wl,--version-script=$(BUILD)/shim.map $(VARIANT_FLAGS) -pthread
+
+# ---- Sources ----
+
+FLOORS := base bounce checksum files engine
+# Compiled once for each instruction set, by rules of its own.
+BLOCK_HASH := shim/checksum/block_hash.c
+HASH_VARIANTS := baseline
+ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine)),)
+HASH_VARIANTS += avx2 avx512
+endif
+HASH_FLAGS_avx2 := -mavx2
+HASH_FLAGS_avx512 := -mavx512f
+
+object = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+FLOOR_OBJECTS := $(call object,$(filter-out $(BLOCK_HASH),$(foreach floor,$(FLOORS),$(wildcard shim/$(floor)/*.c))))
+HASH_OBJECTS := $(HASH_VARIANTS:%=$(BUILD)/obj/shim/checksum/block_hash_%.o)
+FLOOR_OBJECTS += $(HASH_OBJECTS)
+ENTRY_OBJECTS := $(call object,$(wildcard shim/entry/*.c))
+CLI_OBJECTS := $(call object,$(wildcard shim/cli/*.c))
+
+EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
+SUPPORT_OBJECTS := $(call object,$(wildcard tests/support/*.c))
+UNIT_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
+SHIM_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/shim/test_*.c))
+# Libraries that tests load: plug-ins, constructors that run before ours.
+TEST_LIBRARIES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/shim/lib_*.c))
+TEST_PROGRAMS := $(UNIT_TESTS) $(SHIM_TESTS)
+
+PRODUCTS := $(BUILD)/$(LIBRARY) $(BUILD)/bounceio.pc $(if $(CLI_OBJECTS),$(BUILD)/bounceio)
+
+all: $(PRODUCTS)
+
+# ---- The library ----
+
+$(BUILD)/$(LIBRARY): $(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(BUILD)/shim.map
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(SHIM_LDFLAGS) -ldl
+	$(Q)ln -sf $(LIBRARY) $@.$(SOVERSION)
+
+# Everything below the wrappers, for the unit tests and the command.
+$(BUILD)/libunit.a: $(FLOOR_OBJECTS)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/bounceio: $(CLI_OBJECTS) $(BUILD)/libunit.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -pthread -ldl
+
+$(BUILD)/obj/shim/%.o: shim/%.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(SHIM_CFLAGS) -c -o $@ $<
+
+# The fault guard recognises this code by its section, so all of it must be there, and none of it may call out of it:
+# always optimised, never instrumented.
+HASH_CFLAGS = $(SHIM_CFLAGS) $(XXHASH_CFLAGS) -O2 -fno-sanitize=all -fno-stack-protector -fno-profile-arcs \
+	-fno-test-coverage -fno-instrument-functions $(call cc_option,-fno-reorder-functions) \
+	$(call cc_option,-fno-reorder-blocks-and-partition)
+cc_option = $(shell $(CC) -Werror $(1) -c -x c -o /dev/null /dev/null 2>/dev/null && echo $(1))
+
+$(HASH_OBJECTS): $(BUILD)/obj/shim/checksum/block_hash_%.o: $(BLOCK_HASH)
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HASH_CFLAGS) $(HASH_FLAGS_$*) -DBLOCK_HASH_VARIANT=$* -c -o $@ $<
+	$(Q)$(OBJCOPY) --rename-section .text=guarded_text,alloc,load,readonly,code $@
+
+# The version script is the table of wrapped symbols. It is anonymous: with a version name, the dynamic linker would
+# not match a program's reference to pread@GLIBC_2.2.5.
+define MAP_SOURCE
+#include "base/symbols.h"
+#define CALL(result, name, ...) name;
+#define ALIAS(alias, name) alias;
+#define CHECKED(name) name;
+{ global: NEXT_CALLS(CALL) NEXT_VARIADIC(CALL) NEXT_LIBC(CALL) NEXT_ALIASES(ALIAS) NEXT_CHECKED(CHECKED)
+bounceio_*; local: *; };
+endef
+export MAP_SOURCE
+
+$(BUILD)/shim.map: shim/base/symbols.h Makefile
+	$(call say,GEN,$@)
+	@mkdir -p $(@D)
+	$(Q)printf '%s\n' "$$MAP_SOURCE" | $(CC) -E -P -undef -Ishim -x c - >$@
+
+$(BUILD)/bounceio.pc: bounceio.pc.in Makefile
+	$(call say,GEN,$@)
+	@mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
+		$< >$@
+
+# ---- Tests and examples ----
+
+$(BUILD)/obj/tests/%.o: tests/%.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(TEST_CFLAGS) $(if $(filter tests/unit/%,$<),$(VARIANT_FLAGS)) -c -o $@ $<
+
+$(BUILD)/libsupport.a: $(SUPPORT_OBJECTS)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libsupport.a $(BUILD)/libunit.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) $(CHECK_LIBS) -pthread -ldl
+
+# Not instrumented by a sanitizer, and not linked with the shim: programs as a user would have them.
+$(SHIM_TESTS): $(BUILD)/tests/shim/%: $(BUILD)/obj/tests/shim/%.o $(BUILD)/libsupport.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(CHECK_LIBS) -pthread -ldl
+
+$(TEST_LIBRARIES): $(BUILD)/%.so: %.c
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(TEST_CFLAGS) -fPIC -shared -o $@ $< $(LDFLAGS)
+
+$(EXAMPLES): $(BUILD)/%: %.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS)
+
+examples: $(EXAMPLES)
+tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)
+
+# T=NAME runs only the tests whose name contains NAME.
+T ?=
+RUN = CC='$(CC)' tests/run.sh --build $(BUILD)
+
+# First what is missing, then a new make, which sees what was installed.
+demo: deps-build
+	$(Q)$(MAKE) --no-print-directory all examples
+	$(Q)examples/demo.sh
+
+check: deps-build deps-check
+	$(Q)$(MAKE) --no-print-directory all examples tests
+	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
+	$(Q)$(RUN) unit shim -- $(T)
+
+check-apps: deps-build deps-check deps-apps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(RUN) apps -- $(T)
+
+check-asan check-tsan: check-%: deps-build deps-check
+	$(Q)$(MAKE) --no-print-directory VARIANT=$* BUILD=$(BUILD_$*) all tests
+	$(Q)CC='$(CC)' tests/run.sh --build $(BUILD_$*) --sanitizer $* unit shim -- $(T)
+
+check-valgrind: deps-build deps-check deps-lint
+	$(Q)$(MAKE) --no-print-directory all tests
+	$(Q)$(RUN) --valgrind unit -- $(T)
+
+lint: deps-build deps-lint
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)CC='$(CC)' tests/lint/lint.sh $(BUILD)
+
+# ---- Set-up and installation ----
+
+deps: deps-build deps-check deps-lint
+
+deps-build deps-check deps-lint deps-apps: deps-%:
+	$(Q)PKG_CONFIG='$(PKG_CONFIG)' .ci/deps $*
+
+install: all
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	$(INSTALL) -m 755 $(BUILD)/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
+	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(SOVERSION)
+	ln -sf $(LIBRARY).$(SOVERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
+	$(INSTALL) -m 644 $(BUILD)/bounceio.pc $(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc
+	$(INSTALL) -m 644 include/bounceio.h $(DESTDIR)$(INCLUDEDIR)/bounceio.h
+ifneq ($(CLI_OBJECTS),)
+	$(INSTALL) -d $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 $(BUILD)/bounceio $(DESTDIR)$(BINDIR)/bounceio
+endif
+
+uninstall:
+	rm -f $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(SOVERSION) \
+		$(DESTDIR)$(LIBDIR)/$(LIBRARY) $(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc \
+		$(DESTDIR)$(INCLUDEDIR)/bounceio.h $(DESTDIR)$(BINDIR)/bounceio
+
+clean:
+	rm -rf build build-asan build-tsan
+
+.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind lint install uninstall clean \
+	deps deps-build deps-check deps-lint deps-apps
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+-include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS))
+-include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(TEST_LIBRARIES:%.so=%.d)
