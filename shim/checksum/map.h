@@ -94,7 +94,17 @@ static inline struct block_words *map_words(const struct map *map, uint64_t bloc
     return (struct block_words *)words + block % REGION_BLOCKS;
 }
 
-/* Are there words for every block of the range, as far as there can be? Then map_cover has nothing to do. */
+/* Are there words for every block of the range? Then map_cover has nothing to do. */
 bool map_covers(const struct map *map, uint64_t first, uint64_t blocks);
+
+/* Has another session added a window that this process has not mapped? Its blocks look unknown until map_refresh. */
+static inline bool map_is_behind(const struct map *map)
+{
+    uint64_t count = atomic_load_explicit(&map->header->windows, memory_order_relaxed);
+    return count <= MAP_WINDOWS && !atomic_load_explicit(&map->windows[count - 1], memory_order_relaxed);
+}
+
+/* Map what other sessions have added. Takes the process lock; a slow path, never under NOWAIT. */
+void map_refresh(struct map *map);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/process.h"
 #include "base/raw.h"
 #include "checksum/store.h"
 
@@ -157,11 +158,8 @@ static int add_units(struct map *map, int fd, uint64_t unit, uint64_t end)
 
 bool map_covers(const struct map *map, uint64_t first, uint64_t blocks)
 {
-    if (first >= MAP_BLOCKS_MAX || atomic_load_explicit(&map->cannot_grow, memory_order_relaxed))
-        return true;
-    uint64_t end = first + blocks < MAP_BLOCKS_MAX ? first + blocks : MAP_BLOCKS_MAX;
     uint64_t run;
-    for (uint64_t block = first; block < end; block += run)
+    for (uint64_t block = first; block < first + blocks; block += run)
         if (!map_words(map, block, &run))
             return false;
     return true;
@@ -171,7 +169,9 @@ int map_cover(struct map *map, uint64_t first, uint64_t blocks)
 {
     if (map_covers(map, first, blocks))
         return 0;
-    uint64_t end = first + blocks < MAP_BLOCKS_MAX ? first + blocks : MAP_BLOCKS_MAX;
+    uint64_t end = first + blocks;
+    if (end > MAP_BLOCKS_MAX)
+        return -EFBIG;
     uint64_t unit = first / UNIT_BLOCKS;
     uint64_t unit_end = (end + UNIT_BLOCKS - 1) / UNIT_BLOCKS;
     /* A sequential writer: allocate ahead, up to a sixteenth of what is there, 1 MiB at most. */
@@ -190,4 +190,18 @@ int map_cover(struct map *map, uint64_t first, uint64_t blocks)
         store_complain("cannot extend a map", -error);
     }
     return error;
+}
+
+void map_refresh(struct map *map)
+{
+    if (!map_is_behind(map))
+        return;
+    uint64_t saved;
+    process_lock(&saved);
+    int fd = reopen(map);
+    if (fd >= 0) {
+        map_attach_windows(map, fd);
+        raw(SYS_close, fd);
+    }
+    process_unlock(&saved);
 }

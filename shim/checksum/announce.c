@@ -1,0 +1,218 @@
+/*
+ * The write side of the protocol. Each step stands as in MAP.md §§3 and 4 and in the model; change one, run the model again.
+ */
+#include "checksum/announce.h"
+
+#include "base/stats.h"
+#include "base/step.h"
+
+void word_count_down(_Atomic uint64_t *pending)
+{
+    uint64_t seen = atomic_load(pending);
+    while (seen != WORD_IDLE && !atomic_compare_exchange_weak(pending, &seen, word_left(seen)))
+        ;
+}
+
+void announce_open(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
+                   enum flight_kind kind, enum flight_transport transport, bool nowait)
+{
+    *announcement = (struct announcement){.map = map, .nowait = nowait};
+    announcement->flight = flight_enter(map->id, first, blocks, kind, transport);
+}
+
+void announce_close(struct announcement *announcement)
+{
+    flight_leave(announcement->flight);
+    announcement->map = NULL;
+}
+
+/* The word is not idle, and no live request was seen over the block: take it over, if that is still so. @return sole owner? */
+static bool claim_orphan(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending, uint64_t mine)
+{
+    STEP("look again");
+    uint64_t claimed = WORD_CLAIMED;
+    if (flight_others_over(announcement->map->id, block, announcement->flight, announcement->nowait)) {
+        atomic_compare_exchange_strong(pending, &claimed, WORD_CONTENDED + 2);
+        return false;
+    }
+    STEP("CAS claimed->new");
+    return atomic_compare_exchange_strong(pending, &claimed, mine);
+}
+
+/* Put `mine` into the pending word, or join whoever is there. @return true for the sole owner. */
+static bool take_pending(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending, uint64_t mine)
+{
+    for (;;) {
+        uint64_t seen = WORD_IDLE;
+        STEP("CAS pending 0->new");
+        if (atomic_compare_exchange_strong(pending, &seen, mine))
+            return true;
+        STEP("look");
+        if (flight_others_over(announcement->map->id, block, announcement->flight, announcement->nowait)) {
+            STEP("CAS ->contended(n+1)");
+            if (atomic_compare_exchange_strong(pending, &seen, word_joined(seen)))
+                return false;
+        } else {
+            STEP("CAS orphan->claimed");
+            if (atomic_compare_exchange_strong(pending, &seen, WORD_CLAIMED))
+                return claim_orphan(announcement, block, pending, mine);
+        }
+    }
+}
+
+void announce_sums(const struct announcement *announcement, uint64_t first, uint64_t blocks, const uint64_t *sums)
+{
+    uint64_t run, end = first + blocks, contended = 0;
+    for (uint64_t block = first; block < end; block += run) {
+        struct block_words *words = map_words(announcement->map, block, &run);
+        run = run < end - block ? run : end - block;
+        for (uint64_t i = 0; i < run; i++)
+            if (!take_pending(announcement, block + i, &words[i].pending, sums[block + i - first]))
+                contended++;
+    }
+    if (contended)
+        stats_add(STAT_contended_blocks, contended);
+}
+
+static void forget_block(struct block_words *words)
+{
+    STEP("current=unknown");
+    atomic_store(&words->current, WORD_UNKNOWN);
+    STEP("count down");
+    word_count_down(&words->pending);
+}
+
+/* @return true when the block's checksum is now recorded. */
+static bool publish_block(const struct announcement *announcement, uint64_t block, struct block_words *words)
+{
+    STEP("publish");
+    uint64_t mine = atomic_load(&words->pending);
+    if (!word_is_sum(mine) || map_mutator_covers(announcement->map, block, announcement->nowait)) {
+        forget_block(words);
+        return false;
+    }
+    STEP("current=new");
+    atomic_store(&words->current, mine);
+    STEP("CAS pending new->0");
+    if (atomic_compare_exchange_strong(&words->pending, &mine, WORD_IDLE))
+        return true;
+    forget_block(words);
+    return false;
+}
+
+void announce_publish(const struct announcement *announcement, uint64_t first, uint64_t blocks)
+{
+    uint64_t run, end = first + blocks, published = 0;
+    for (uint64_t block = first; block < end; block += run) {
+        struct block_words *words = map_words(announcement->map, block, &run);
+        run = run < end - block ? run : end - block;
+        for (uint64_t i = 0; i < run; i++)
+            published += publish_block(announcement, block + i, &words[i]);
+    }
+    if (published)
+        stats_add(STAT_blocks_summed, published);
+}
+
+void announce_withdraw(const struct announcement *announcement, uint64_t first, uint64_t blocks)
+{
+    uint64_t run;
+    for (uint64_t block = first; block < first + blocks; block++) {
+        STEP("withdraw");
+        word_count_down(&map_words(announcement->map, block, &run)->pending);
+    }
+}
+
+void announce_forget(const struct announcement *announcement, uint64_t first, uint64_t blocks)
+{
+    uint64_t run;
+    for (uint64_t block = first; block < first + blocks; block++)
+        forget_block(map_words(announcement->map, block, &run));
+}
+
+void edge_announce(const struct announcement *announcement, struct edge *edge, uint64_t block)
+{
+    uint64_t run;
+    *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run)};
+    edge->sole = take_pending(announcement, block, &edge->words->pending, WORD_CONTENDED + 1);
+    if (!edge->sole)
+        stats_add(STAT_contended_blocks, 1);
+    STEP("load current");
+    edge->base = atomic_load(&edge->words->current);
+}
+
+enum edge_verdict edge_check(const struct announcement *announcement, struct edge *edge, uint64_t sum)
+{
+    if (edge->base == WORD_UNKNOWN)
+        return EDGE_UNKNOWN;
+    if (sum == edge->base)
+        return EDGE_AS_RECORDED;
+    STEP("block as read differs: decide");
+    bool mismatch = !map_mutator_covers(announcement->map, edge->block, announcement->nowait) && edge->sole &&
+                    atomic_load(&edge->words->pending) == WORD_CONTENDED + 1 &&
+                    atomic_load(&edge->words->current) == edge->base;
+    if (mismatch)
+        return EDGE_MISMATCH;
+    edge->base = WORD_UNKNOWN;
+    return EDGE_UNKNOWN;
+}
+
+void edge_poison(struct edge *edge)
+{
+    STEP("poison");
+    atomic_store(&edge->words->current, WORD_POISON);
+    edge->poisoned = true;
+}
+
+/* Leave the pending word at `mine`, or whatever it has become; current is unknown. */
+static void edge_forget_as(struct edge *edge, uint64_t mine)
+{
+    STEP("current=unknown");
+    atomic_store(&edge->words->current, WORD_UNKNOWN);
+    STEP("release");
+    if (!atomic_compare_exchange_strong(&edge->words->pending, &mine, WORD_IDLE))
+        word_count_down(&edge->words->pending);
+}
+
+void edge_publish(const struct announcement *announcement, struct edge *edge, uint64_t sum)
+{
+    if (edge->poisoned) {
+        word_count_down(&edge->words->pending);
+        return;
+    }
+    uint64_t mine = WORD_CONTENDED + 1;
+    STEP("CAS contended(1)->newsum");
+    if (!edge->sole || (edge->base == WORD_UNKNOWN && !edge->rest_zero) ||
+        !atomic_compare_exchange_strong(&edge->words->pending, &mine, sum)) {
+        forget_block(edge->words);
+        return;
+    }
+    STEP("check mutators");
+    if (map_mutator_covers(announcement->map, edge->block, announcement->nowait) ||
+        atomic_load(&edge->words->current) != edge->base) {
+        edge_forget_as(edge, sum);
+        return;
+    }
+    STEP("current=newsum");
+    atomic_store(&edge->words->current, sum);
+    uint64_t published = sum;
+    STEP("CAS newsum->0");
+    if (atomic_compare_exchange_strong(&edge->words->pending, &published, WORD_IDLE))
+        stats_add(STAT_blocks_summed, 1);
+    else
+        forget_block(edge->words);
+}
+
+void edge_withdraw(const struct announcement *announcement, struct edge *edge)
+{
+    (void)announcement;
+    word_count_down(&edge->words->pending);
+}
+
+void edge_forget(const struct announcement *announcement, struct edge *edge)
+{
+    (void)announcement;
+    if (edge->poisoned)
+        word_count_down(&edge->words->pending);
+    else
+        forget_block(edge->words);
+}

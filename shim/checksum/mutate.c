@@ -1,0 +1,60 @@
+/*
+ * The mutator's side of the protocol. Each step stands as in MAP.md §6 and in the model; change one, run the model again.
+ */
+#include "checksum/mutate.h"
+
+#include "base/step.h"
+#include "checksum/session.h"
+#include "checksum/window.h"
+
+void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks, enum flight_transport transport)
+{
+    struct map_header *header = map->header;
+    mutation->map = map;
+    STEP("raise count");
+    /* Sequentially consistent: pairs with map_mutator_covers. */
+    atomic_fetch_add(&header->unsettled, 1);
+    atomic_fetch_add_explicit(&header->unsettled_generation, 1, memory_order_relaxed);
+    mutation->flight = flight_enter(map->id, first, blocks, FLIGHT_MUTATOR, transport);
+    window_stamp_issue(map);
+    map_refresh(map);
+}
+
+static void make_unknown(struct block_words *words)
+{
+    STEP("pending->contended");
+    uint64_t pending = atomic_load(&words->pending);
+    while (pending != word_mutated(pending) &&
+           !atomic_compare_exchange_weak(&words->pending, &pending, word_mutated(pending)))
+        ;
+    STEP("current=unknown");
+    if (atomic_load_explicit(&words->current, memory_order_relaxed) != WORD_UNKNOWN)
+        atomic_store(&words->current, WORD_UNKNOWN);
+}
+
+/* The first block that no window reaches. */
+static uint64_t reach(const struct map *map)
+{
+    unsigned windows = (unsigned)atomic_load(&map->header->windows);
+    return window_first_region(windows < MAP_WINDOWS ? windows : MAP_WINDOWS) * REGION_BLOCKS;
+}
+
+void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
+{
+    struct map *map = mutation->map;
+    if (!map)
+        return;
+    map_refresh(map);
+    uint64_t run, end = first + blocks < reach(map) ? first + blocks : reach(map);
+    for (uint64_t block = first; block < end; block += run) {
+        struct block_words *words = map_words(map, block, &run);
+        run = run < end - block ? run : end - block;
+        for (uint64_t i = 0; words && i < run; i++)
+            make_unknown(&words[i]);
+    }
+    window_stamp_completion(map);
+    flight_leave(mutation->flight);
+    STEP("lower count");
+    atomic_fetch_sub(&map->header->unsettled, 1);
+    mutation->map = NULL;
+}

@@ -1,0 +1,25 @@
+/*
+ * Mutators: whatever changes content without a checksum in hand. MAP.md §6.
+ *
+ * In this order: raise the header's count, enter the range in the in-flight table, the change itself, for each block pending
+ * and then current, leave the table, lower the count. While the count is not 0, publishes and mismatches look whether a mutator
+ * covers the block. A death can only leave the count too high.
+ * Thread-safe, async-signal-safe. mutate_open and mutate_close may map windows that other sessions added.
+ */
+#ifndef BOUNCEIO_CHECKSUM_MUTATE_H
+#define BOUNCEIO_CHECKSUM_MUTATE_H
+
+#include "checksum/map.h"
+
+struct mutation {
+    struct map *map; /* NULL: nothing to do */
+    int flight;
+};
+
+/* Before the change: everything in [first, first + blocks) may change. FLIGHT_TO_END: from first on. */
+void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks, enum flight_transport transport);
+
+/* After the change: blocks [first, first + blocks), a part of the range opened, are unknown. 0 blocks: nothing was changed. */
+void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks);
+
+#endif
