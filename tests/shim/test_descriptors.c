@@ -11,8 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../support/direct.h"
-#include "../support/support.h"
+#include "support/direct.h"
+#include "support/support.h"
 
 enum { FILE_BYTES = 16 * BLOCK, SEED = 11, OTHER_SEED = 12 };
 

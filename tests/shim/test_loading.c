@@ -10,8 +10,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "../support/direct.h"
-#include "../support/support.h"
+#include "support/direct.h"
+#include "support/support.h"
 
 enum { SEED = 21, BYTES = 8 * BLOCK };
 

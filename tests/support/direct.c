@@ -1,6 +1,9 @@
 /* Patterns through O_DIRECT, and the shim's counters. */
 #include "direct.h"
 
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,12 +13,25 @@
 
 extern __typeof__(bounceio_get_stats) bounceio_get_stats __attribute__((weak));
 
+_Noreturn void check_failed(const char *file, int line, const char *format, ...)
+{
+    int error = errno;
+    va_list arguments;
+
+    fflush(stdout);
+    fprintf(stderr, "%s:%d: ", file, line);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, " (errno %d: %s)\n", error, strerror(error));
+    _exit(EXIT_FAILURE);
+}
+
 bool counting(void)
 {
     if (bounceio_get_stats)
         return true;
-    if (!getenv("BOUNCEIO_TEST_NATIVE"))
-        ck_abort_msg("this test must run under the shim");
+    check_that(getenv("BOUNCEIO_TEST_NATIVE"), "this test must run under the shim");
     return false;
 }
 
@@ -24,7 +40,7 @@ struct bounceio_stats counters(void)
     struct bounceio_stats stats = {0};
 
     if (counting())
-        ck_assert_int_eq(bounceio_get_stats(&stats, sizeof(stats)), 0);
+        check_that(bounceio_get_stats(&stats, sizeof(stats)) == 0, "no statistics");
     return stats;
 }
 
@@ -32,7 +48,7 @@ int direct_open(const char *path, int flags)
 {
     int fd = open(path, O_DIRECT | O_CLOEXEC | flags, 0600);
 
-    ck_assert_msg(fd >= 0, "cannot open %s with O_DIRECT: %m", path);
+    check_that(fd >= 0, "cannot open %s with O_DIRECT", path);
     return fd;
 }
 
@@ -53,7 +69,7 @@ void direct_write(int fd, uint64_t seed, off_t offset, size_t length)
     pattern_fill(direct_memory(), length, seed, (uint64_t)offset);
     ssize_t n = pwrite(fd, direct_memory(), length, offset);
 
-    ck_assert_msg(n == (ssize_t)length, "pwrite of %zu at %lld gave %zd: %m", length, (long long)offset, n);
+    check_that(n == (ssize_t)length, "pwrite of %zu at %lld gave %zd", length, (long long)offset, n);
 }
 
 void direct_check(int fd, uint64_t seed, off_t offset, size_t length)
@@ -61,10 +77,10 @@ void direct_check(int fd, uint64_t seed, off_t offset, size_t length)
     memset(direct_memory(), 0xEE, length);
     ssize_t n = pread(fd, direct_memory(), length, offset);
 
-    ck_assert_msg(n == (ssize_t)length, "pread of %zu at %lld gave %zd: %m", length, (long long)offset, n);
+    check_that(n == (ssize_t)length, "pread of %zu at %lld gave %zd", length, (long long)offset, n);
     size_t good = pattern_check(direct_memory(), length, seed, (uint64_t)offset);
 
-    ck_assert_msg(good == length, "byte %llu of the file is wrong", (unsigned long long)offset + good);
+    check_that(good == length, "byte %llu of the file is wrong", (unsigned long long)offset + good);
 }
 
 bool content_is(const char *path, uint64_t seed, size_t length)

@@ -18,6 +18,17 @@
 
 enum { DIRECT_MAX = 4 << 20 }; /* longest pattern written or checked at once, in bytes */
 
+/*
+ * An assertion that works anywhere: in threads, in children, and in programs run by child_run_self, where libcheck has nobody to
+ * report to. Prints the message with errno and leaves the process at once.
+ */
+#define check_that(condition, ...)                                                                                     \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            check_failed(__FILE__, __LINE__, __VA_ARGS__);                                                             \
+    } while (0)
+_Noreturn void check_failed(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Is the shim under this program? Fails the test when it is not, unless BOUNCEIO_TEST_NATIVE is set. */
 bool counting(void);
 
