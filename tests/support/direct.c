@@ -52,7 +52,7 @@ int direct_open(const char *path, int flags)
     return fd;
 }
 
-unsigned char *direct_memory(void)
+unsigned char *aligned_memory(void)
 {
     static _Thread_local unsigned char *memory;
 
@@ -61,7 +61,12 @@ unsigned char *direct_memory(void)
         if (memory == MAP_FAILED)
             support_die("no memory");
     }
-    return memory + (bounceio_get_stats ? 1 : 0);
+    return memory;
+}
+
+unsigned char *direct_memory(void)
+{
+    return aligned_memory() + (bounceio_get_stats ? 1 : 0);
 }
 
 void direct_write(int fd, uint64_t seed, off_t offset, size_t length)

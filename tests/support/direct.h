@@ -41,6 +41,9 @@ int direct_open(const char *path, int flags);
 /* Memory of this thread, DIRECT_MAX bytes, at an odd address under the shim; overwritten by the functions below. */
 unsigned char *direct_memory(void);
 
+/* The same memory, from its page-aligned beginning: what the shim may read into in place. */
+unsigned char *aligned_memory(void);
+
 /* pwrite the pattern `seed` from odd memory; the test fails unless all of it is written. */
 void direct_write(int fd, uint64_t seed, off_t offset, size_t length);
 
