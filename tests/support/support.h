@@ -154,4 +154,11 @@ uint64_t hash_behind(const char *path);
 /* Create or replace a file with `length` bytes of the pattern, flushed; no wrapper sees it. */
 void make_file_behind(const char *path, uint64_t seed, size_t length);
 
+/*
+ * A loop device of `bytes` over memory; it has 512 B sectors and goes with block_device_free or its last user.
+ * @return false when this user or kernel cannot have one.
+ */
+bool block_device_new(size_t bytes, char *path, size_t room);
+void block_device_free(const char *path);
+
 #endif

@@ -1,0 +1,130 @@
+/* Parity of memory: misaligned, partly or wholly inaccessible, read-only, and mappings of files of every kind. */
+#include "parity.h"
+
+#include <fcntl.h>
+
+enum { K = 1024, M = 1024 * 1024 };
+
+static const struct parity_case cases[] = {
+    /* Misaligned memory: the exception that is the point of a bounce buffer. */
+    {"pwrite from memory off by 1", &call_pwrite, .length = BLOCK, .memory = ODD_1},
+    {"pwrite from memory off by 2", &call_pwrite, .length = BLOCK, .memory = ODD_2},
+    {"pwrite from memory off by 4", &call_pwrite, .length = BLOCK, .memory = ODD_4},
+    {"pwrite from memory off by 8", &call_pwrite, .length = BLOCK, .memory = ODD_8},
+    {"pwrite from memory off by 512", &call_pwrite, .length = BLOCK, .memory = ODD_512},
+    {"pwrite of 1 MiB from memory off by 1", &call_pwrite, .length = M, .memory = ODD_1, .size = M},
+    {"pwrite of a sector from memory off by 1", &call_pwrite, .length = SECTOR, .memory = ODD_1},
+    {"pwrite of 100 bytes from memory off by 1", &call_pwrite, .length = 100, .memory = ODD_1},
+    {"pwrite at an odd offset from memory off by 1", &call_pwrite, .offset = 100, .length = BLOCK, .memory = ODD_1},
+    {"write from memory off by 1", &call_write, .at = BLOCK, .length = BLOCK, .memory = ODD_1},
+    {"pread into memory off by 1", &call_pread, .length = BLOCK, .memory = ODD_1},
+    {"pread into memory off by 2", &call_pread, .length = BLOCK, .memory = ODD_2},
+    {"pread into memory off by 4", &call_pread, .length = BLOCK, .memory = ODD_4},
+    {"pread into memory off by 8", &call_pread, .length = BLOCK, .memory = ODD_8},
+    {"pread into memory off by 512", &call_pread, .length = BLOCK, .memory = ODD_512},
+    {"pread of 1 MiB into memory off by 1", &call_pread, .length = M, .memory = ODD_1, .size = M},
+    {"pread of a sector into memory off by 1", &call_pread, .length = SECTOR, .memory = ODD_1},
+    {"pread across the end into memory off by 1", &call_pread, .offset = DEFAULT_SIZE - BLOCK, .length = 8 * K,
+     .memory = ODD_1},
+    {"read into memory off by 1", &call_read, .at = BLOCK, .length = BLOCK, .memory = ODD_1},
+
+    /* Bad pointers. */
+    {"pwrite from the null pointer", &call_pwrite, .length = BLOCK, .memory = NOTHING},
+    {"pwrite of nothing from the null pointer", &call_pwrite, .memory = NOTHING},
+    {"pwrite from a low address", &call_pwrite, .length = BLOCK, .memory = LOW},
+    {"pwrite from a kernel address", &call_pwrite, .length = BLOCK, .memory = KERNEL},
+    {"pwrite of nothing from a kernel address", &call_pwrite, .memory = KERNEL},
+    {"pwrite from a non-canonical address", &call_pwrite, .length = BLOCK, .memory = NON_CANONICAL},
+    {"pwrite from the end of the address space", &call_pwrite, .length = 8 * K, .memory = ADDRESS_END},
+    {"pwrite of 1 MiB from the null pointer", &call_pwrite, .length = M, .memory = NOTHING},
+    {"pwrite at an odd offset from the null pointer", &call_pwrite, .offset = 100, .length = BLOCK, .memory = NOTHING},
+    {"write from the null pointer", &call_write, .at = BLOCK, .length = BLOCK, .memory = NOTHING},
+    {"pread into the null pointer", &call_pread, .length = BLOCK, .memory = NOTHING},
+    {"pread of nothing into the null pointer", &call_pread, .memory = NOTHING},
+    {"pread into a low address", &call_pread, .length = BLOCK, .memory = LOW},
+    {"pread into a kernel address", &call_pread, .length = BLOCK, .memory = KERNEL},
+    {"pread into a non-canonical address", &call_pread, .length = BLOCK, .memory = NON_CANONICAL},
+    {"pread into the end of the address space", &call_pread, .length = 8 * K, .memory = ADDRESS_END},
+    {"pread at the end of file into the null pointer", &call_pread, .offset = DEFAULT_SIZE, .length = BLOCK,
+     .memory = NOTHING},
+    {"read into the null pointer", &call_read, .at = BLOCK, .length = BLOCK, .memory = NOTHING},
+
+    /* Bad pages. */
+    {"pwrite whose first page is bad", &call_pwrite, .length = 64 * K, .memory = BAD_FIRST},
+    {"pwrite whose second page is bad", &call_pwrite, .length = 64 * K, .memory = BAD_SECOND},
+    {"pwrite whose middle page is bad", &call_pwrite, .length = 64 * K, .memory = BAD_MIDDLE},
+    {"pwrite whose last page is bad", &call_pwrite, .length = 64 * K, .memory = BAD_LAST},
+    {"pwrite of 1 MiB whose middle page is bad", &call_pwrite, .length = M, .memory = BAD_MIDDLE, .size = M},
+    {"pwrite of 4 MiB whose last page is bad", &call_pwrite, .length = 4 * M, .memory = BAD_LAST, .size = 4 * M},
+    {"pwrite whose fault is inside a block", &call_pwrite, .length = 64 * K - SECTOR, .memory = BAD_ODD},
+    {"pwrite whose fault is inside a sector", &call_pwrite, .length = 64 * K - SECTOR, .memory = BAD_ODD_1},
+    {"pwrite from inaccessible memory", &call_pwrite, .length = 64 * K, .memory = INACCESSIBLE},
+    {"pwrite that would extend, with a bad page", &call_pwrite, .offset = DEFAULT_SIZE, .length = 64 * K,
+     .memory = BAD_MIDDLE},
+    {"pwrite that would extend, from inaccessible memory", &call_pwrite, .offset = DEFAULT_SIZE, .length = 64 * K,
+     .memory = INACCESSIBLE},
+    {"pwrite at a sector with a bad page", &call_pwrite, .offset = SECTOR, .length = 16 * K, .memory = BAD_MIDDLE},
+    {"write whose middle page is bad", &call_write, .at = BLOCK, .length = 64 * K, .memory = BAD_MIDDLE},
+    {"write whose first page is bad", &call_write, .at = BLOCK, .length = 64 * K, .memory = BAD_FIRST},
+    {"appending write whose middle page is bad", &call_write, .length = 64 * K, .memory = BAD_MIDDLE,
+     .open = OPENED(O_RDWR | O_DIRECT | O_APPEND)},
+    {"synchronous write whose middle page is bad", &call_pwrite, .length = 64 * K, .memory = BAD_MIDDLE,
+     .open = OPENED(O_RDWR | O_DIRECT | O_DSYNC)},
+    {"pread whose first page is bad", &call_pread, .length = 64 * K, .memory = BAD_FIRST},
+    {"pread whose second page is bad", &call_pread, .length = 64 * K, .memory = BAD_SECOND},
+    {"pread whose middle page is bad", &call_pread, .length = 64 * K, .memory = BAD_MIDDLE},
+    {"pread whose last page is bad", &call_pread, .length = 64 * K, .memory = BAD_LAST},
+    {"pread of 1 MiB whose middle page is bad", &call_pread, .length = M, .memory = BAD_MIDDLE, .size = M},
+    {"pread of 4 MiB whose last page is bad", &call_pread, .length = 4 * M, .memory = BAD_LAST, .size = 4 * M},
+    {"pread whose fault is inside a block", &call_pread, .length = 64 * K - SECTOR, .memory = BAD_ODD},
+    {"pread whose fault is inside a sector", &call_pread, .length = 64 * K - SECTOR, .memory = BAD_ODD_1},
+    {"pread into inaccessible memory", &call_pread, .length = 64 * K, .memory = INACCESSIBLE},
+    {"pread whose bad page lies beyond the end of file", &call_pread, .offset = DEFAULT_SIZE - 16 * K, .length = 64 * K,
+     .memory = BAD_MIDDLE},
+    {"pread of the end of file into inaccessible memory", &call_pread, .offset = DEFAULT_SIZE, .length = 64 * K,
+     .memory = INACCESSIBLE},
+    {"read whose middle page is bad", &call_read, .at = BLOCK, .length = 64 * K, .memory = BAD_MIDDLE},
+    {"read whose first page is bad", &call_read, .at = BLOCK, .length = 64 * K, .memory = BAD_FIRST},
+
+    /* Protection. */
+    {"pwrite from read-only memory", &call_pwrite, .length = 64 * K, .memory = READ_ONLY},
+    {"pwrite from partly read-only memory", &call_pwrite, .length = 64 * K, .memory = READ_ONLY_MIDDLE},
+    {"pwrite from write-only memory", &call_pwrite, .length = 64 * K, .memory = WRITE_ONLY},
+    {"pwrite from untouched memory", &call_pwrite, .length = 64 * K, .memory = UNTOUCHED},
+    {"pread into read-only memory", &call_pread, .length = 64 * K, .memory = READ_ONLY},
+    {"pread into memory with a read-only page", &call_pread, .length = 64 * K, .memory = READ_ONLY_MIDDLE},
+    {"pread into memory with a read-only last page", &call_pread, .length = 64 * K, .memory = READ_ONLY_LAST},
+    {"pread into write-only memory", &call_pread, .length = 64 * K, .memory = WRITE_ONLY},
+    {"pread into untouched memory", &call_pread, .length = 64 * K, .memory = UNTOUCHED},
+
+    /* Mappings of another file. */
+    {"pwrite from a mapping of another file", &call_pwrite, .length = 64 * K, .memory = OTHER_FILE},
+    {"pwrite from a private mapping of another file", &call_pwrite, .length = 64 * K, .memory = OTHER_PRIVATE},
+    {"pwrite of 1 MiB from a mapping of another file", &call_pwrite, .length = M, .memory = OTHER_FILE, .size = M},
+    {"pwrite from a mapping that was cut in the middle", &call_pwrite, .length = 64 * K, .memory = TRUNCATED_MIDDLE},
+    {"pwrite from a mapping that was cut inside a page", &call_pwrite, .length = 64 * K, .memory = TRUNCATED_ODD},
+    {"pwrite from a mapping that was cut to nothing", &call_pwrite, .length = 64 * K, .memory = TRUNCATED_ALL},
+    {"write from a mapping that was cut in the middle", &call_write, .at = BLOCK, .length = 64 * K,
+     .memory = TRUNCATED_MIDDLE},
+    {"pread into a mapping of another file", &call_pread, .length = 64 * K, .memory = OTHER_FILE},
+    {"pread into a private mapping of another file", &call_pread, .length = 64 * K, .memory = OTHER_PRIVATE},
+    {"pread into a mapping that was cut in the middle", &call_pread, .length = 64 * K, .memory = TRUNCATED_MIDDLE},
+    {"pread into a mapping that was cut inside a page", &call_pread, .length = 64 * K, .memory = TRUNCATED_ODD},
+    {"pread into a mapping that was cut to nothing", &call_pread, .length = 64 * K, .memory = TRUNCATED_ALL},
+
+    /* Mappings of the file itself. */
+    {"pwrite from a mapping of the same file", &call_pwrite, .length = 64 * K, .memory = SAME_FILE},
+    {"pwrite from a private mapping of the same file", &call_pwrite, .length = 64 * K, .memory = SAME_PRIVATE},
+    {"pwrite from a mapping of the same range", &call_pwrite, .offset = 64 * K, .length = 64 * K, .memory = SAME_RANGE},
+    {"write from a mapping of the same file", &call_write, .length = 64 * K, .memory = SAME_FILE},
+    {"pread into a mapping of the same file", &call_pread, .length = 64 * K, .memory = SAME_FILE},
+    {"pread into a private mapping of the same file", &call_pread, .length = 64 * K, .memory = SAME_PRIVATE},
+    {"pread into a mapping of the same range", &call_pread, .offset = 64 * K, .length = 64 * K, .memory = SAME_RANGE},
+    {"read into a mapping of the same file", &call_read, .length = 64 * K, .memory = SAME_FILE},
+    {.name = NULL},
+};
+
+int main(int argc, char **argv)
+{
+    return parity_main(argc, argv, "parity: memory", cases);
+}
