@@ -1,5 +1,5 @@
 /* Parity of memory: misaligned, partly or wholly inaccessible, read-only, and mappings of files of every kind. */
-#include "parity.h"
+#include "support/parity.h"
 
 #include <fcntl.h>
 

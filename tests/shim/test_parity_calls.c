@@ -1,5 +1,5 @@
 /* Parity of lengths, offsets and names: every way to say "read" or "write", at every kind of place. */
-#include "parity.h"
+#include "support/parity.h"
 
 #include <fcntl.h>
 #include <limits.h>

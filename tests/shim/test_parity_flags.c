@@ -1,5 +1,5 @@
 /* Parity of the RWF_* flags and of the ways to open. */
-#include "parity.h"
+#include "support/parity.h"
 
 #include <errno.h>
 #include <fcntl.h>

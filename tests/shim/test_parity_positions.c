@@ -1,5 +1,5 @@
 /* Parity of the file's own offset, of descriptors that are copies, closed or something else, and of changes of size. */
-#include "parity.h"
+#include "support/parity.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* Parity of vectors: how many segments, how long, where the bad one is, and the vector itself. */
-#include "parity.h"
+#include "support/parity.h"
 
 #include <fcntl.h>
 #include <limits.h>
