@@ -8,7 +8,7 @@
 
 MAKEFLAGS += --no-builtin-rules
 
-VERSION := 0.1.0
+VERSION := $(shell sed -n 's/^.define BOUNCEIO_VERSION "\(.*\)"/\1/p' include/bounceio.h)
 SOVERSION := 0
 LIBRARY := libbounceshim.so
 
@@ -51,7 +51,7 @@ CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
 
 # Fortified inlines would hide the very names that the shim defines.
-COMMON_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DSHIM_VERSION='"$(VERSION)"' $(INCLUDES) $(WARNINGS) \
+COMMON_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(INCLUDES) $(WARNINGS) \
 	-fno-omit-frame-pointer -pthread -MMD -MP
 SHIM_CFLAGS = $(COMMON_CFLAGS) $(CFLAGS) -U_FORTIFY_SOURCE -fvisibility=hidden -fPIC -ftls-model=initial-exec \
 	$(VARIANT_FLAGS)
@@ -189,7 +189,7 @@ RUN = CC='$(CC)' tests/run.sh --build $(BUILD)
 # First what is missing, then a new make, which sees what was installed.
 demo: deps-build
 	$(Q)$(MAKE) --no-print-directory all examples
-	$(Q)examples/demo.sh
+	$(Q)tests/demo.sh $(BUILD)
 
 check: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory all examples tests

@@ -10,10 +10,6 @@
 
 #include "base/raw.h"
 
-#ifndef O_TMPFILE
-#error "bounceio needs O_TMPFILE (Linux 3.11)"
-#endif
-
 /* A raw result as the C library returns it. */
 static long with_errno(long result)
 {

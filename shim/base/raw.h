@@ -47,6 +47,9 @@ static inline long raw_syscall6(long number, long a, long b, long c, long d, lon
 #endif
 
 /* raw(SYS_xxx, ...): up to six arguments of any scalar type, pointers included. */
+#ifdef __clang_analyzer__
+long raw(long number, ...); /* an analyser that does not look into assembly must take it that memory changes */
+#else
 #define RAW_ARG(x) ((long)(uintptr_t)(x))
 #define RAW_0(n) raw_syscall6(n, 0, 0, 0, 0, 0, 0)
 #define RAW_1(n, a) raw_syscall6(n, RAW_ARG(a), 0, 0, 0, 0, 0)
@@ -58,6 +61,7 @@ static inline long raw_syscall6(long number, long a, long b, long c, long d, lon
     raw_syscall6(n, RAW_ARG(a), RAW_ARG(b), RAW_ARG(c), RAW_ARG(d), RAW_ARG(e), RAW_ARG(f))
 #define RAW_PICK(_1, _2, _3, _4, _5, _6, _7, NAME, ...) NAME
 #define raw(...) RAW_PICK(__VA_ARGS__, RAW_6, RAW_5, RAW_4, RAW_3, RAW_2, RAW_1, RAW_0, )(__VA_ARGS__)
+#endif
 
 /* True when a raw result is an error: the kernel keeps -4095..-1 for that. */
 static inline int raw_failed(long result)

@@ -15,10 +15,7 @@
 #include "base/log.h"
 #include "base/own_file.h"
 #include "base/raw.h"
-
-#ifndef SHIM_VERSION
-#error "compile with -DSHIM_VERSION=\"...\""
-#endif
+#include "bounceio.h"
 
 enum { REPORT_SIZE = 4096, PATH_SIZE = 4096 + 64 };
 
@@ -95,7 +92,7 @@ static size_t format_report(char *report, size_t size)
     char command[256];
     json_escape(command, sizeof(command), program_invocation_short_name);
     size_t used = log_format(report, size, "{\n  \"version\": \"%s\",\n  \"pid\": %d,\n  \"command\": \"%s\"",
-                             SHIM_VERSION, loader, command);
+                             BOUNCEIO_VERSION, loader, command);
     for (int i = 0; i < STAT_COUNT; i++)
         used += log_format(report + used, size - used, ",\n  \"%s\": %llu", names[i],
                            (unsigned long long)stats_get((enum stat_counter)i));
