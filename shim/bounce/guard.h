@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * Install the handler, once, when the first direct descriptor appears; a no-op with BOUNCEIO_COPY=kernel.
@@ -40,7 +41,23 @@ int guard_sigaction(int signal, const struct sigaction *action, struct sigaction
 /* pthread_sigmask(3)/sigprocmask(2) as the program means it. @return 0 or -errno. */
 int guard_sigmask(int how, const sigset_t *set, sigset_t *old);
 
-/* `set` without the two signals, when the guard is up; otherwise `set`. For ppoll, pselect, epoll_pwait, sigsuspend. */
+/*
+ * A jump to `stack` is about to be made (longjmp, setcontext): handlers that it leaves no longer block anything, provided that
+ * the jump restores a signal mask. One test unless a SIGSEGV or SIGBUS handler of the program's is running. Async-signal-safe.
+ */
+void guard_jump(uintptr_t stack, bool restores_mask);
+
+/*
+ * A new thread inherits the mask as its creator believes it to be: between these two calls the calling thread really blocks
+ * what it blocks virtually, and must not touch user memory. @return the bits to hand to guard_inherited, 0 for none.
+ */
+unsigned guard_inherit(void);
+void guard_inherited(unsigned bits);
+
+/*
+ * `set` without the two signals, when the guard is up; otherwise `set`, and also when it is a bad address, for the kernel to
+ * say so. For ppoll, pselect, epoll_pwait, sigsuspend.
+ */
 const sigset_t *guard_strip(const sigset_t *set, sigset_t *storage);
 
 /*
