@@ -14,7 +14,6 @@
 
 _Thread_local struct guard_thread guard_self;
 
-
 static __attribute__((noinline)) void get_to_know_thread(void)
 {
     struct guard_thread *self = &guard_self;

@@ -240,7 +240,8 @@ START_TEST(a_thread_that_has_blocked_every_signal_survives_a_bad_pointer)
 {
     install_guard();
     pthread_t thread;
-    ck_assert_int_eq(pthread_create(&thread, NULL, block_everything_and_fault, (void *)&handled), 0);
+    static char token;
+    ck_assert_int_eq(pthread_create(&thread, NULL, block_everything_and_fault, &token), 0);
     void *survived;
     pthread_join(thread, &survived);
     ck_assert_ptr_nonnull(survived);
