@@ -1,0 +1,51 @@
+/*
+ * Sequences that the map must survive: programs run with a build of the shim that delays the steps of its protocol, and the
+ * check that follows each of them: every block of the file, read by a fresh process, agrees with its checksum.
+ *
+ * BOUNCEIO_SHIM_STEPS names that build; without it BOUNCEIO_SHIM is used, at full speed.
+ */
+#ifndef BOUNCEIO_TESTS_SEQUENCE_H
+#define BOUNCEIO_TESTS_SEQUENCE_H
+
+#include <stddef.h>
+
+#include "support/support.h"
+
+/*
+ * The file systems that sequences run on: XFS, ext4, btrfs without copy-on-write, or what there is without root.
+ * @return their number, at least 1.
+ */
+size_t sequence_filesystems(struct test_fs *fs);
+
+/* Run this program's mode argv[0] under the steps build, with delays; fails the test unless it succeeds. */
+void sequence_run(const char *const *argv);
+
+/* The same with an additional environment, e.g. another store. */
+void sequence_run_with(const char *const *environment, const char *const *argv);
+
+/*
+ * Read every block of a file through the shim, in a fresh process: no EIO, no mismatch, nothing taken for an outside change, and
+ * at least `verified` blocks that agree with their checksum.
+ */
+void sequence_idle_entries_are_true(const char *path, size_t verified);
+
+/* The mode of that process; every program that uses sequences lists it. */
+#define SEQUENCE_MODES                                                                                                 \
+    {                                                                                                                  \
+        "--reread", sequence_reread                                                                                    \
+    }
+int sequence_reread(int argc, char **argv);
+
+/* Run a command of the system without the shim. @return true when it succeeded; otherwise its errors are printed. */
+bool system_command(const char *const *argv);
+
+/*
+ * A small file system of its own for one test: `megabytes` on a loop device over the file `image`, mounted on `directory` (made
+ * here). Kinds as in BOUNCEIO_TEST_FS. @return false when the run may not do that; the test then says why and returns.
+ */
+bool small_filesystem_mount(const char *kind, const char *image, const char *directory, unsigned megabytes);
+/* Mount an image that has been made before. */
+bool image_mount(const char *kind, const char *image, const char *directory);
+void filesystem_unmount(const char *directory);
+
+#endif
