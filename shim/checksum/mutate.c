@@ -16,7 +16,7 @@ void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uin
     atomic_fetch_add(&header->unsettled, 1);
     atomic_fetch_add_explicit(&header->unsettled_generation, 1, memory_order_relaxed);
     mutation->flight = flight_enter(map->id, first, blocks, FLIGHT_MUTATOR, transport);
-    window_stamp_issue(map);
+    mutation->issued = window_now();
     map_refresh(map);
 }
 
@@ -52,7 +52,8 @@ void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
         for (uint64_t i = 0; words && i < run; i++)
             make_unknown(&words[i]);
     }
-    window_stamp_completion(map);
+    if (blocks > 0)
+        window_renew(map, mutation->issued);
     flight_leave(mutation->flight);
     STEP("lower count");
     atomic_fetch_sub(&map->header->unsettled, 1);

@@ -10,7 +10,7 @@
 
 enum { STALE_AFTER = 100 * 1000 * 1000 };
 
-static int64_t now(void)
+int64_t window_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME_COARSE, &time);
@@ -31,14 +31,10 @@ static void stamp(_Atomic int64_t *where, int64_t time)
         atomic_store_explicit(where, time, memory_order_relaxed);
 }
 
-void window_stamp_issue(struct map *map)
+void window_renew(struct map *map, int64_t issued)
 {
-    stamp(&map->header->window_issue, now());
-}
-
-void window_stamp_completion(struct map *map)
-{
-    stamp(&map->header->window_completion, now());
+    stamp(&map->header->window_issue, issued);
+    stamp(&map->header->window_completion, window_now());
 }
 
 void window_move(struct map *map, int64_t modified)
@@ -49,7 +45,7 @@ void window_move(struct map *map, int64_t modified)
 
 bool window_is_stale(const struct map *map)
 {
-    int64_t since = now() - atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
+    int64_t since = window_now() - atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
     return since > STALE_AFTER || since < -STALE_AFTER;
 }
 

@@ -2,16 +2,21 @@
  * The time window of our last write, and what a file's mtime says against it. MAP.md §8.
  *
  * Times are nanoseconds of CLOCK_REALTIME_COARSE, the clock the kernel stamps files with; a tick is its resolution.
- * Thread-safe, async-signal-safe, lock-free; a header's line is written at most twice per tick.
+ * Thread-safe, async-signal-safe, lock-free; a stamp is stored only when it differs, at most once per tick.
  */
 #ifndef BOUNCEIO_CHECKSUM_WINDOW_H
 #define BOUNCEIO_CHECKSUM_WINDOW_H
 
 #include "checksum/map.h"
 
-/* Around every write and mutator. */
-void window_stamp_issue(struct map *map);
-void window_stamp_completion(struct map *map);
+/* The time now, as the kernel would stamp a file; taken before a write is issued. */
+int64_t window_now(void);
+
+/*
+ * A write or mutator issued at `issued` has completed and may have moved mtime: the window becomes [issued, now]. Before its
+ * in-flight entry is left (until then the window counts as open-ended). A request that wrote nothing must not call it.
+ */
+void window_renew(struct map *map, int64_t issued);
 
 /* The program set the file's times itself: `modified` is ours. */
 void window_move(struct map *map, int64_t modified);

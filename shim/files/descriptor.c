@@ -1,0 +1,263 @@
+/*
+ * The descriptor table: words are changed by compare-and-swap with a new sequence number; whoever replaces a word drops the
+ * references that it held. Classification (what is this number?) is in classify.c.
+ */
+#include "files/descriptor.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/process.h"
+#include "files/classify.h"
+#include "files/standing.h"
+
+_Atomic uint64_t *fd_table;
+unsigned fd_table_length;
+struct fd_generation *fd_generation;
+
+/* One more than the highest number whose word was ever set; wiped with the table. */
+static _Atomic unsigned *high;
+
+static void descriptor_start(void)
+{
+    fd_table = process_arena(FD_MAX * sizeof *fd_table);
+    fd_generation = process_arena(sizeof *fd_generation);
+    high = process_arena(sizeof *high);
+    fd_table_length = FD_MAX;
+}
+PROCESS_INITIALISER(descriptor_start);
+
+static uint64_t next_sequence(uint64_t word)
+{
+    return (word + (UINT64_C(1) << 8)) & FD_SEQUENCE_MASK;
+}
+
+void fd_word_drop(uint64_t word)
+{
+    if (fd_word_file(word))
+        file_release(fd_word_file(word));
+    if (fd_word_offset(word))
+        offset_release(fd_word_offset(word));
+}
+
+/* @return false when `from` is no longer what was looked at: nothing was taken then. */
+bool fd_word_hold(int fd, uint64_t word)
+{
+    if (fd_word_file(word))
+        file_hold(fd_word_file(word));
+    if (fd_word_offset(word))
+        offset_hold(fd_word_offset(word));
+    /* The entry's own references kept the objects alive if the word is still there. */
+    if (fd_word(fd) == word)
+        return true;
+    fd_word_drop(word);
+    return false;
+}
+
+bool fd_replace(int fd, uint64_t expected, uint64_t word)
+{
+    if ((unsigned)fd >= FD_MAX)
+        return false;
+    word = (word & ~FD_SEQUENCE_MASK) | next_sequence(expected);
+    if (!atomic_compare_exchange_strong(&fd_table[fd], &expected, word))
+        return false;
+    unsigned seen = atomic_load_explicit(high, memory_order_relaxed);
+    while (seen <= (unsigned)fd && !atomic_compare_exchange_weak(high, &seen, (unsigned)fd + 1))
+        ;
+    fd_word_drop(expected);
+    return true;
+}
+
+/* Files that nobody refers to any more are closed now rather than with the next open. */
+static void reap(void)
+{
+    uint64_t saved;
+    if (!file_needs_reaping())
+        return;
+    process_lock(&saved);
+    file_reap();
+    process_unlock(&saved);
+}
+
+static bool state_has(uint64_t word, unsigned states)
+{
+    return states >> (word & 15) & 1;
+}
+
+int fd_view_open(struct fd_view *view, int fd, bool nowait)
+{
+    for (;;) {
+        uint64_t word = fd_word(fd);
+        *view = (struct fd_view){.state = fd_word_state(word), .fd = fd, .word = word, .flags = word & FD_FLAGS_MASK};
+        switch (view->state) {
+        case FD_PLAIN:
+        case FD_EXCLUDED:
+            return 0;
+        case FD_FILE:
+            if (fd_writes_pass(fd)) {
+                view->state = FD_PLAIN;
+                return 0;
+            }
+            return fd_classify(view, nowait);
+        case FD_WATCHED:
+        case FD_DIRECT:
+            if (!fd_word_hold(fd, word))
+                continue;
+            view->file = fd_word_file(word);
+            view->offset = fd_word_offset(word);
+            return 0;
+        default:
+            return fd_classify(view, nowait);
+        }
+    }
+}
+
+void fd_view_close(struct fd_view *view)
+{
+    if (view->file)
+        file_release(view->file);
+    if (view->offset)
+        offset_release(view->offset);
+    view->file = NULL;
+    view->offset = NULL;
+}
+
+void fd_opened(int fd, int flags, bool shared)
+{
+    if (fd < 0 || !process_owns_tables())
+        return;
+    uint64_t word;
+    do
+        word = fd_word(fd);
+    while (!fd_replace(fd, word, (flags & O_DIRECT) ? FD_UNKNOWN : FD_NEW) && (unsigned)fd < FD_MAX);
+    if (flags & O_DIRECT)
+        fd_classify_opened(fd, flags, shared);
+}
+
+void fd_duplicated(int fd, int from)
+{
+    if (fd < 0 || !process_owns_tables())
+        return;
+    uint64_t source, word;
+    do
+        source = fd_word(from);
+    while (!fd_word_hold(from, source));
+    if (fd_word_state(source) == FD_CLOSING) {
+        fd_word_drop(source);
+        source = FD_UNKNOWN;
+    }
+    source &= ~(uint64_t)FD_STREAM;
+    do
+        word = fd_word(fd);
+    while (!fd_replace(fd, word, source) && (unsigned)fd < FD_MAX);
+    if ((unsigned)fd >= FD_MAX)
+        fd_word_drop(source);
+}
+
+/* If this may be a file's last descriptor: has the file a name left? Its map goes with it if not. */
+static void note_unlinked(int fd, uint64_t word)
+{
+    struct file *file = fd_word_file(word);
+    struct stat status;
+    if (file && atomic_load(&file->references) == 1 && fstat(fd, &status) == 0)
+        atomic_store(&file->unlinked, status.st_nlink == 0);
+}
+
+void fd_closing(int fd)
+{
+    if ((unsigned)fd >= FD_MAX || !process_owns_tables())
+        return;
+    uint64_t word = fd_word(fd);
+    if (word & FD_STREAM)
+        standing_stream_closed(fd);
+    note_unlinked(fd, word);
+    while (!fd_replace(fd, word, FD_CLOSING))
+        word = fd_word(fd);
+}
+
+void fd_closed(int fd)
+{
+    if ((unsigned)fd >= FD_MAX || !process_owns_tables())
+        return;
+    uint64_t word = fd_word(fd);
+    if (fd_word_state(word) == FD_CLOSING)
+        fd_replace(fd, word, FD_UNKNOWN);
+    reap();
+}
+
+static unsigned range_end(unsigned last)
+{
+    unsigned end = atomic_load_explicit(high, memory_order_acquire);
+    return last < end ? last + 1 : end;
+}
+
+void fd_range_closing(unsigned first, unsigned last)
+{
+    if (!process_owns_tables())
+        return;
+    for (unsigned fd = first; fd < range_end(last); fd++)
+        fd_closing((int)fd);
+}
+
+void fd_range_closed(unsigned first, unsigned last)
+{
+    if (!process_owns_tables())
+        return;
+    for (unsigned fd = first; fd < range_end(last); fd++)
+        fd_closed((int)fd);
+}
+
+void fd_flags_changed(void)
+{
+    const unsigned changing = FD_STATES(FD_NEW) | FD_STATES(FD_FILE) | FD_STATES(FD_WATCHED) | FD_STATES(FD_DIRECT) |
+                              FD_STATES(FD_EXCLUDED);
+    if (!process_owns_tables())
+        return;
+    for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {
+        uint64_t word = fd_word((int)fd);
+        while (state_has(word, changing)) {
+            /* The offset is the description's, whatever its flags. */
+            struct offset *offset = fd_word_offset(word);
+            if (offset)
+                offset_hold(offset);
+            if (!fd_replace((int)fd, word, (word & (FD_OFFSET_MASK | FD_STREAM)) | FD_UNKNOWN) && offset)
+                offset_release(offset);
+            word = fd_word((int)fd);
+        }
+    }
+    reap();
+}
+
+void fd_files_changed(void)
+{
+    for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {
+        uint64_t word = fd_word((int)fd);
+        if (fd_word_state(word) == FD_FILE)
+            fd_replace((int)fd, word, (word & FD_STREAM) | FD_NEW);
+    }
+}
+
+void fd_stream_opened(int fd)
+{
+    if ((unsigned)fd >= FD_MAX || !process_owns_tables())
+        return;
+    for (;;) {
+        uint64_t word = fd_word(fd);
+        if (!fd_word_hold(fd, word))
+            continue;
+        if (fd_replace(fd, word, word | FD_STREAM))
+            break;
+        fd_word_drop(word);
+    }
+    struct fd_view view;
+    if (fd_view_open(&view, fd, false) == 0 && view.file)
+        standing_stream_opened(fd, view.file);
+    fd_view_close(&view);
+}
+
+void fd_each_stream(void (*visit)(int fd, void *argument), void *argument)
+{
+    for (unsigned fd = 0; fd < range_end(FD_MAX); fd++)
+        if ((fd == 1 || fd == 2) || (fd_word((int)fd) & FD_STREAM))
+            visit((int)fd, argument);
+}

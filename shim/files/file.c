@@ -1,0 +1,173 @@
+/*
+ * The table of open files: FILE_MAX objects in wiped memory, found by (device, inode) through hash chains under the process lock.
+ */
+#include "files/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/raw.h"
+
+enum { BUCKETS = 4096 };
+
+static struct file_table {
+    uint32_t buckets[BUCKETS]; /* index + 1 */
+    uint32_t high;             /* objects [0, high) have been used */
+    _Atomic uint32_t unreferenced;
+    struct file files[FILE_MAX];
+} *table;
+
+static void file_start(void)
+{
+    table = process_arena(sizeof *table);
+}
+PROCESS_INITIALISER(file_start);
+
+struct file *file_at(uint32_t index)
+{
+    return &table->files[index];
+}
+
+uint32_t file_index(const struct file *file)
+{
+    return (uint32_t)(file - table->files);
+}
+
+static uint32_t *bucket_of(uint64_t device, uint64_t inode)
+{
+    return &table->buckets[(device * 31 + inode) * UINT64_C(0x9E3779B97F4A7C15) >> 52];
+}
+
+static struct file *find(uint64_t device, uint64_t inode)
+{
+    for (uint32_t i = *bucket_of(device, inode); i != 0; i = table->files[i - 1].next) {
+        struct file *file = &table->files[i - 1];
+        if (file->device == device && file->inode == inode)
+            return file;
+    }
+    return NULL;
+}
+
+static void unlink_from_chain(struct file *file)
+{
+    uint32_t *link = bucket_of(file->device, file->inode);
+    while (*link != file_index(file) + 1)
+        link = &table->files[*link - 1].next;
+    *link = file->next;
+}
+
+static struct file *unused(void)
+{
+    for (uint32_t i = 0; i < table->high; i++)
+        if (!atomic_load(&table->files[i].in_use) && atomic_load(&table->files[i].references) == 0)
+            return &table->files[i];
+    return table->high < FILE_MAX ? &table->files[table->high++] : NULL;
+}
+
+static void learn_alignment(struct file *file, int fd)
+{
+    struct statx status;
+    file->offset_align = file->memory_align = 512;
+    if (raw(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) != 0 || !(status.stx_mask & STATX_DIOALIGN))
+        return;
+    if (status.stx_dio_offset_align)
+        file->offset_align = status.stx_dio_offset_align;
+    if (status.stx_dio_mem_align)
+        file->memory_align = status.stx_dio_mem_align;
+}
+
+static void open_map(struct file *file, int fd, bool create)
+{
+    struct map_key key;
+    if (file->is_device || !config.store)
+        return;
+    if (map_key_of(fd, &key) == 0)
+        map_open(&file->map, &key, create);
+}
+
+struct file *file_open(int fd, const struct stat *status, bool create_map)
+{
+    file_reap();
+    bool is_device = S_ISBLK(status->st_mode);
+    uint64_t device = is_device ? UINT64_MAX : status->st_dev;
+    uint64_t inode = is_device ? status->st_rdev : status->st_ino;
+    struct file *file = find(device, inode);
+    if (file) {
+        file_hold(file);
+        return file;
+    }
+    file = unused();
+    if (!file) {
+        static atomic_flag said = ATOMIC_FLAG_INIT;
+        if (!atomic_flag_test_and_set(&said))
+            log_warn("more than %d files open for direct I/O: the others are not bounced", FILE_MAX);
+        return NULL;
+    }
+    file_hold(file);
+    file->is_device = is_device;
+    file->device = device;
+    file->inode = inode;
+    atomic_store(&file->unlinked, false);
+    atomic_store(&file->suspicions, 0);
+    learn_alignment(file, fd);
+    open_map(file, fd, create_map);
+    uint32_t *bucket = bucket_of(device, inode);
+    file->next = *bucket;
+    *bucket = file_index(file) + 1;
+    atomic_store(&file->in_use, true);
+    return file;
+}
+
+void file_release(struct file *file)
+{
+    if (atomic_fetch_sub(&file->references, 1) == 1 && atomic_load(&file->in_use))
+        atomic_fetch_add(&table->unreferenced, 1);
+}
+
+bool file_needs_reaping(void)
+{
+    return atomic_load_explicit(&table->unreferenced, memory_order_relaxed) != 0;
+}
+
+void file_reap(void)
+{
+    if (atomic_exchange(&table->unreferenced, 0) == 0)
+        return;
+    for (uint32_t i = 0; i < table->high; i++) {
+        struct file *file = &table->files[i];
+        if (!atomic_load(&file->in_use) || atomic_load(&file->references) != 0)
+            continue;
+        unlink_from_chain(file);
+        atomic_store(&file->in_use, false);
+        map_close(&file->map, atomic_load(&file->unlinked));
+    }
+}
+
+size_t file_path(int fd, char path[FILE_PATH_BYTES])
+{
+    char link[32];
+    log_format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = raw(SYS_readlinkat, AT_FDCWD, link, path, FILE_PATH_BYTES - 1);
+    if (raw_failed(length)) {
+        path[0] = '?';
+        length = 1;
+    }
+    path[length] = '\0';
+    return (size_t)length;
+}
+
+bool file_is_included(int fd)
+{
+    if (!config.include && !config.exclude)
+        return true;
+    char path[FILE_PATH_BYTES];
+    file_path(fd, path);
+    return (!config.include || config_glob_list_matches(config.include, path)) &&
+           !(config.exclude && config_glob_list_matches(config.exclude, path));
+}

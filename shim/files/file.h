@@ -1,0 +1,68 @@
+/*
+ * Open files: one object for each inode (or block device) that some descriptor of this process reaches by direct I/O, or by
+ * buffered writes although it has a map. Holds the inode's map and what its filesystem asks of direct I/O.
+ *
+ * Objects live in a fixed table and are reused, never freed, so that a late look at one is harmless. A descriptor's entry holds
+ * a reference, and so does every request for as long as it runs.
+ */
+#ifndef BOUNCEIO_FILES_FILE_H
+#define BOUNCEIO_FILES_FILE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checksum/map.h"
+
+enum { FILE_MAX = 32768, FILE_PATH_BYTES = 4096 };
+
+struct file {
+    _Atomic uint32_t references;
+    _Atomic bool in_use;      /* changed with the process lock held */
+    bool is_device;           /* bounced, never a map */
+    _Atomic bool unlinked;    /* had no name left when its last descriptor was closed */
+    _Atomic uint32_t suspicions; /* in-place reads that were suspected wrongly */
+    uint64_t device, inode;
+    uint32_t offset_align; /* of direct I/O, bytes; 512 when the filesystem does not say */
+    uint32_t memory_align;
+    uint32_t next;    /* hash chain, index + 1; process lock */
+    struct map map;   /* map.header NULL: no checksums for this file */
+};
+
+struct stat;
+
+/*
+ * The object of the file behind `fd`, with a reference for the caller. `create_map`: direct I/O wants one made.
+ * Process lock held. @return NULL when the table is full.
+ */
+struct file *file_open(int fd, const struct stat *status, bool create_map);
+
+/* Give a reference back. The last one of a file leaves it to file_reap. Any thread, lock-free. */
+void file_release(struct file *file);
+
+/* Another reference, by somebody who may be too late: file_release it again if the table says so. */
+static inline void file_hold(struct file *file)
+{
+    atomic_fetch_add(&file->references, 1);
+}
+
+/* Close the maps of files that nobody refers to any more. Process lock held. */
+void file_reap(void);
+bool file_needs_reaping(void);
+
+/* Does the file have checksums that may be used? */
+static inline bool file_has_map(const struct file *file)
+{
+    return map_is_usable(&file->map);
+}
+
+struct file *file_at(uint32_t index);
+uint32_t file_index(const struct file *file);
+
+/* Absolute path of a descriptor, as /proc has it, for globs and messages. @return its length; "?" when unknown. */
+size_t file_path(int fd, char path[FILE_PATH_BYTES]);
+
+/* Do BOUNCEIO_INCLUDE and BOUNCEIO_EXCLUDE let the shim act on this descriptor's file? */
+bool file_is_included(int fd);
+
+#endif

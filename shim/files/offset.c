@@ -1,0 +1,116 @@
+/*
+ * The table of file offsets, in wiped memory. A free object has no references; objects are handed out under the process lock.
+ */
+#include "files/offset.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "base/process.h"
+#include "base/raw.h"
+
+static struct offset_table {
+    uint32_t high;
+    struct offset offsets[OFFSET_MAX];
+} *table;
+
+/* Forks by the C library's fork. A fork by raw system call is not seen here, but offset_was_exclusive's caller compares. */
+static _Atomic uint32_t forks;
+
+static void count_fork(void)
+{
+    atomic_fetch_add(&forks, 1);
+}
+
+static void offset_start(void)
+{
+    table = process_arena(sizeof *table);
+    pthread_atfork(count_fork, NULL, NULL);
+}
+PROCESS_INITIALISER(offset_start);
+
+struct offset *offset_at(uint32_t index)
+{
+    return &table->offsets[index];
+}
+
+uint32_t offset_index(const struct offset *offset)
+{
+    return (uint32_t)(offset - table->offsets);
+}
+
+struct offset *offset_new(void)
+{
+    struct offset *found = NULL;
+    for (uint32_t i = 0; i < table->high && !found; i++)
+        if (atomic_load(&table->offsets[i].references) == 0)
+            found = &table->offsets[i];
+    if (!found && table->high < OFFSET_MAX)
+        found = &table->offsets[table->high++];
+    if (!found)
+        return NULL;
+    atomic_fetch_add(&found->references, 1);
+    atomic_store(&found->users, 0);
+    atomic_store(&found->shared, false);
+    found->forks = atomic_load(&forks);
+    return found;
+}
+
+void offset_hold(struct offset *offset)
+{
+    atomic_fetch_add(&offset->references, 1);
+}
+
+void offset_release(struct offset *offset)
+{
+    atomic_fetch_sub(&offset->references, 1);
+}
+
+/*
+ * The request that was there first believes that it is alone, and has announced the blocks at the offset it saw. Let it finish,
+ * as the kernel's own lock on the file position would. It may have been abandoned (longjmp), so not for ever.
+ */
+static void wait_for_the_first(struct offset *offset)
+{
+    for (int round = 0; round < 10000 && atomic_load(&offset->users) > 1; round++) {
+        struct timespec pause = {.tv_nsec = 100 * 1000};
+        raw(SYS_nanosleep, &pause, NULL);
+    }
+}
+
+void offset_enter(struct offset_use *use, struct offset *offset)
+{
+    *use = (struct offset_use){.offset = offset};
+    if (!offset)
+        return;
+    use->seeks = atomic_load(&offset->seeks);
+    use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
+    bool alone = atomic_fetch_add(&offset->users, 1) == 0;
+    if (offset->forks != atomic_load(&forks))
+        atomic_store(&offset->shared, true);
+    if (!alone && !atomic_exchange(&offset->shared, true))
+        wait_for_the_first(offset);
+    use->exclusive = alone && !atomic_load(&offset->shared);
+}
+
+void offset_leave(struct offset_use *use)
+{
+    if (use->offset)
+        atomic_fetch_sub(&use->offset->users, 1);
+}
+
+bool offset_was_exclusive(const struct offset_use *use)
+{
+    return use->exclusive && atomic_load(&use->offset->arrivals) == use->arrivals;
+}
+
+bool offset_was_sought(const struct offset_use *use)
+{
+    return use->offset && atomic_load(&use->offset->seeks) != use->seeks;
+}
+
+void offset_seek(struct offset *offset)
+{
+    atomic_fetch_add(&offset->seeks, 1);
+}

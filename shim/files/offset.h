@@ -1,0 +1,57 @@
+/*
+ * File offsets: who else moves the offset of an open file description. One object for each description that this process
+ * opened by itself, shared by its duplicates.
+ *
+ * read() and write() use and move the kernel's offset; where a request lands can be known only if nobody else moves it
+ * meanwhile. A description is exclusive while no fork has shared it and no two requests have met on it; once shared, it stays so.
+ */
+#ifndef BOUNCEIO_FILES_OFFSET_H
+#define BOUNCEIO_FILES_OFFSET_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { OFFSET_MAX = 65536 };
+
+struct offset {
+    _Atomic uint32_t references;
+    _Atomic uint32_t users;    /* requests between offset_enter and offset_leave */
+    _Atomic uint32_t arrivals; /* ever; wraps */
+    _Atomic uint32_t seeks;    /* calls of lseek; wraps */
+    _Atomic bool shared;       /* for good */
+    uint32_t forks;            /* of this process when the description was opened */
+};
+
+/* What one request saw on its way in. */
+struct offset_use {
+    struct offset *offset;
+    uint32_t arrivals, seeks;
+    bool exclusive; /* nobody else was there, and nobody else can be outside this process */
+};
+
+/* A new object with one reference, or NULL when there are too many. Process lock held. */
+struct offset *offset_new(void);
+void offset_hold(struct offset *offset);
+void offset_release(struct offset *offset);
+
+uint32_t offset_index(const struct offset *offset);
+struct offset *offset_at(uint32_t index);
+
+/*
+ * A request that uses the file offset begins and ends. The first two requests that meet make the description shared: the
+ * second waits for the first, as the kernel would have it wait, then both know; nobody waits again.
+ */
+void offset_enter(struct offset_use *use, struct offset *offset);
+void offset_leave(struct offset_use *use);
+
+/* Still nobody else? To be asked after the request, before offset_leave. */
+bool offset_was_exclusive(const struct offset_use *use);
+
+/* Has lseek been called since offset_enter? Then the offset may have gone anywhere. */
+bool offset_was_sought(const struct offset_use *use);
+
+/* The program calls lseek. */
+void offset_seek(struct offset *offset);
+
+#endif

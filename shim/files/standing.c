@@ -1,0 +1,256 @@
+/*
+ * The table of standing mutators, in wiped memory. An entry that finds the table full stands until the process ends, unlisted.
+ */
+#include "files/standing.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/process.h"
+#include "base/raw.h"
+#include "checksum/mutate.h"
+#include "checksum/session.h"
+#include "files/descriptor.h"
+
+enum { STANDING_MAX = 256 };
+
+struct standing {
+    struct file *file; /* NULL: free; holds a reference */
+    int fd;            /* of a stream, or -1 */
+    uintptr_t begin, end; /* of a mapping */
+    uint64_t first;       /* block */
+    uint64_t blocks;      /* the most it has ever covered */
+    struct mutation mutation;
+};
+
+static struct standing_table {
+    _Atomic uint32_t mappings_made; /* shared and writable, of any file */
+    _Atomic uint32_t mappings;      /* of them listed here */
+    struct standing entries[STANDING_MAX];
+} *table;
+
+static void standing_start(void)
+{
+    table = process_arena(sizeof *table);
+}
+PROCESS_INITIALISER(standing_start);
+
+/* Process lock held. The mutation itself may map windows, which takes the lock: it is opened before. */
+static void add(const struct standing *entry)
+{
+    for (int i = 0; i < STANDING_MAX; i++) {
+        if (table->entries[i].file)
+            continue;
+        file_hold(entry->file);
+        table->entries[i] = *entry;
+        if (entry->fd < 0)
+            atomic_fetch_add(&table->mappings, 1);
+        return;
+    }
+}
+
+static void begin(struct standing *entry)
+{
+    uint64_t saved;
+    mutate_open(&entry->mutation, &entry->file->map, entry->first, FLIGHT_TO_END, TRANSPORT_MEMORY);
+    process_lock(&saved);
+    add(entry);
+    process_unlock(&saved);
+}
+
+static void finish(struct standing *entry)
+{
+    mutate_close(&entry->mutation, entry->first, entry->blocks);
+    file_release(entry->file);
+}
+
+static bool take_out(struct standing *entry, struct standing *out)
+{
+    if (!entry->file)
+        return false;
+    *out = *entry;
+    if (entry->fd < 0)
+        atomic_fetch_sub(&table->mappings, 1);
+    entry->file = NULL;
+    return true;
+}
+
+void standing_stream_opened(int fd, struct file *file)
+{
+    begin(&(struct standing){.file = file, .fd = fd, .blocks = FLIGHT_TO_END});
+}
+
+void standing_stream_closed(int fd)
+{
+    struct standing out;
+    for (int i = 0; i < STANDING_MAX; i++) {
+        uint64_t saved;
+        process_lock(&saved);
+        bool found = table->entries[i].fd == fd && take_out(&table->entries[i], &out);
+        process_unlock(&saved);
+        if (found)
+            finish(&out);
+    }
+}
+
+void standing_mapping_noted(void)
+{
+    atomic_fetch_add(&table->mappings_made, 1);
+}
+
+void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset)
+{
+    uint64_t first = offset / BLOCK_SIZE;
+    begin(&(struct standing){.file = file,
+                             .fd = -1,
+                             .begin = (uintptr_t)address,
+                             .end = (uintptr_t)address + length,
+                             .first = first,
+                             .blocks = (offset + length + BLOCK_SIZE - 1) / BLOCK_SIZE - first});
+}
+
+/* Cut [begin, end) off a mapping, from either side; a hole in the middle leaves it standing. @return nothing left? */
+static bool trim(struct standing *entry, uintptr_t begin_gone, uintptr_t end_gone)
+{
+    if (!entry->file || entry->fd >= 0 || end_gone <= entry->begin || begin_gone >= entry->end)
+        return false;
+    if (begin_gone <= entry->begin)
+        entry->begin = end_gone;
+    else if (end_gone >= entry->end)
+        entry->end = begin_gone;
+    return entry->begin >= entry->end;
+}
+
+void standing_mapping_gone(void *address, size_t length)
+{
+    if (!table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0)
+        return;
+    struct standing out;
+    uintptr_t end = ((uintptr_t)address + length + 4095) & ~(uintptr_t)4095;
+    for (int i = 0; i < STANDING_MAX; i++) {
+        uint64_t saved;
+        process_lock(&saved);
+        bool gone = trim(&table->entries[i], (uintptr_t)address, end) && take_out(&table->entries[i], &out);
+        process_unlock(&saved);
+        if (gone)
+            finish(&out);
+    }
+}
+
+void standing_mapping_moved(void *address, size_t length, void *new_address, size_t new_length)
+{
+    if (!table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0)
+        return;
+    uint64_t saved;
+    process_lock(&saved);
+    for (int i = 0; i < STANDING_MAX; i++) {
+        struct standing *entry = &table->entries[i];
+        if (!entry->file || entry->fd >= 0 || (uintptr_t)address < entry->begin || (uintptr_t)address >= entry->end)
+            continue;
+        (void)length;
+        entry->begin = (uintptr_t)new_address;
+        entry->end = (uintptr_t)new_address + new_length;
+        uint64_t blocks = (new_length + BLOCK_SIZE - 1) / BLOCK_SIZE + 1;
+        if (blocks > entry->blocks)
+            entry->blocks = blocks;
+        break;
+    }
+    process_unlock(&saved);
+}
+
+struct search {
+    struct file *file;
+    const struct stat *status;
+    int except;
+};
+
+static void stand_if_same(int fd, void *argument)
+{
+    const struct search *search = argument;
+    struct stat status;
+    long flags = raw(SYS_fcntl, fd, F_GETFL);
+    if (!raw_failed(flags) && (flags & O_ACCMODE) != O_RDONLY && fd != search->except && fstat(fd, &status) == 0 &&
+        status.st_dev == search->status->st_dev && status.st_ino == search->status->st_ino)
+        standing_stream_opened(fd, search->file);
+}
+
+static const char *parse_hex(const char *text, uint64_t *value)
+{
+    *value = 0;
+    for (;; text++) {
+        unsigned digit = *text >= '0' && *text <= '9'   ? (unsigned)(*text - '0')
+                         : *text >= 'a' && *text <= 'f' ? (unsigned)(*text - 'a' + 10)
+                                                        : 16;
+        if (digit == 16)
+            return text;
+        *value = *value << 4 | digit;
+    }
+}
+
+/* A line of /proc/self/maps: "begin-end rwxs offset major:minor inode path". */
+static void stand_if_mapped(const char *line, const struct search *search)
+{
+    uint64_t begin_address, end_address, offset, major, minor, inode = 0;
+    line = parse_hex(line, &begin_address);
+    line = parse_hex(line + 1, &end_address);
+    if (strncmp(line, " rw", 3) != 0 || line[4] != 's')
+        return;
+    line = parse_hex(line + 6, &offset);
+    line = parse_hex(line + 1, &major);
+    line = parse_hex(line + 1, &minor);
+    for (line++; *line >= '0' && *line <= '9'; line++)
+        inode = inode * 10 + (uint64_t)(*line - '0');
+    /* The device is not compared: btrfs shows another one here than to stat. A mutator too many is harmless. */
+    if (inode == search->status->st_ino)
+        standing_mapping_made((void *)(uintptr_t)begin_address, end_address - begin_address, search->file, offset);
+}
+
+static void find_mappings(const struct search *search)
+{
+    char buffer[1024];
+    size_t filled = 0;
+    long fd = raw(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (raw_failed(fd))
+        return;
+    for (;;) {
+        long length = raw(SYS_read, fd, buffer + filled, sizeof buffer - 1 - filled);
+        if (length <= 0)
+            break;
+        filled += (size_t)length;
+        buffer[filled] = '\0';
+        char *line = buffer;
+        for (char *end; (end = memchr(line, '\n', filled - (size_t)(line - buffer))); line = end + 1)
+            stand_if_mapped(line, search);
+        filled -= (size_t)(line - buffer);
+        if (filled == sizeof buffer - 1)
+            filled = 0; /* the rest of a path longer than the buffer: its beginning was seen */
+        memmove(buffer, line, filled);
+    }
+    raw(SYS_close, fd);
+}
+
+void standing_file_opened(int fd, struct file *file, const struct stat *status)
+{
+    const struct search search = {.file = file, .status = status, .except = fd};
+    for (int i = 0; i < STANDING_MAX; i++)
+        if (table->entries[i].file == file)
+            return;
+    fd_each_stream(stand_if_same, (void *)(uintptr_t)&search);
+    if (atomic_load(&table->mappings_made) > 0)
+        find_mappings(&search);
+}
+
+void standing_end(void)
+{
+    struct standing out;
+    for (int i = 0; table && i < STANDING_MAX; i++) {
+        uint64_t saved;
+        process_lock(&saved);
+        bool found = take_out(&table->entries[i], &out);
+        process_unlock(&saved);
+        if (found)
+            finish(&out);
+    }
+}
