@@ -86,8 +86,11 @@
     X(int, sigignore, (int number), (number))                                                                          \
     X(int, siginterrupt, (int number, int interrupt), (number, interrupt))                                             \
     X(int, sigpause, (int argument), (argument))                                                                       \
+    X(int, __xpg_sigpause, (int number), (number))                                                                     \
+    X(int, __sigpause, (int argument, int is_number), (argument, is_number))                                           \
     X(int, sigblock, (int mask), (mask))                                                                               \
     X(int, sigsetmask, (int mask), (mask))                                                                             \
+    X(int, siggetmask, (void), ())                                                                                     \
     X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))                            \
     X(int, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))                                \
     X(int, sigsuspend, (const sigset_t *mask), (mask))                                                                 \
@@ -101,7 +104,14 @@
       (fd, events, maximum, timeout, mask))                                                                            \
     X(int, epoll_pwait2,                                                                                               \
       (int fd, struct epoll_event *events, int maximum, const struct timespec *timeout, const sigset_t *mask),         \
-      (fd, events, maximum, timeout, mask))
+      (fd, events, maximum, timeout, mask))                                                                            \
+    X(int, pthread_create,                                                                                             \
+      (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument),                  \
+      (thread, attributes, start, argument))                                                                           \
+    X(void, longjmp, (struct __jmp_buf_tag * target, int value), (target, value))                                      \
+    X(void, __longjmp_chk, (struct __jmp_buf_tag * target, int value), (target, value))                                \
+    X(int, setcontext, (const ucontext_t *target), (target))                                                           \
+    X(int, swapcontext, (ucontext_t * saved, const ucontext_t *target), (saved, target))
 
 #define NEXT_ALIASES(X)                                                                                                \
     X(__read, read)                                                                                                    \
@@ -141,7 +151,9 @@
     X(bsd_signal, signal)                                                                                              \
     X(ssignal, signal)                                                                                                 \
     X(__sysv_signal, sysv_signal)                                                                                      \
-    X(__sigsuspend, sigsuspend)
+    X(__sigsuspend, sigsuspend)                                                                                        \
+    X(siglongjmp, longjmp)                                                                                             \
+    X(_longjmp, longjmp)
 
 #define NEXT_CHECKED(X)                                                                                                \
     X(__read_chk)                                                                                                      \
