@@ -114,8 +114,8 @@ $(BUILD)/obj/shim/%.o: shim/%.c
 # The fault guard recognises this code by its section, so all of it must be there, and none of it may call out of it:
 # always optimised, never instrumented.
 HASH_CFLAGS = $(SHIM_CFLAGS) $(XXHASH_CFLAGS) -O2 -fno-sanitize=all -fno-stack-protector -fno-profile-arcs \
-	-fno-test-coverage -fno-instrument-functions $(call cc_option,-fno-reorder-functions) \
-	$(call cc_option,-fno-reorder-blocks-and-partition)
+	-fno-test-coverage $(foreach option,-fno-instrument-functions -fno-reorder-functions \
+	-fno-reorder-blocks-and-partition,$(call cc_option,$(option)))
 cc_option = $(shell $(CC) -Werror $(1) -c -x c -o /dev/null /dev/null 2>/dev/null && echo $(1))
 
 $(HASH_OBJECTS): $(BUILD)/obj/shim/checksum/block_hash_%.o: $(BLOCK_HASH)

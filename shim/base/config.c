@@ -38,17 +38,17 @@ static bool is_slash_path(const char *value)
     return value[0] == '/';
 }
 
-/* Copy directory + "/" + value, or value alone. @return NULL when that is too long. */
+/* Copy `value`, or `directory`/`value`. @return NULL when that is too long. */
 static const char *keep_string(const char *directory, const char *value)
 {
     char *kept = strings + strings_used;
-    size_t room = sizeof(strings) - strings_used;
+    size_t room = sizeof(strings) - strings_used, length = strlen(directory);
+    const char *separator = length > 0 && directory[length - 1] != '/' ? "/" : "";
     if (room > MAXIMUM_STRING)
         room = MAXIMUM_STRING;
-    if (strlen(directory) + strlen(value) + 2 > room)
+    if (length + strlen(value) + 2 > room)
         return NULL;
-    strings_used +=
-        log_format(kept, room, "%s%s%s", directory, *directory && !is_slash_path(value) ? "/" : "", value) + 1;
+    strings_used += log_format(kept, room, "%s%s%s", directory, separator, value) + 1;
     return kept;
 }
 
@@ -69,7 +69,7 @@ static bool read_path(void *field, const char *value, const char *words)
         return read_text(field, value, NULL);
     if (raw_failed(raw(SYS_getcwd, here, sizeof(here))) || !is_slash_path(here))
         return false;
-    const char *kept = keep_string(strcmp(here, "/") == 0 ? "" : here, value);
+    const char *kept = keep_string(here, value);
     if (kept)
         *(const char **)field = kept;
     return kept;
