@@ -25,6 +25,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/config.h"
 #include "base/process.h"
@@ -153,7 +154,17 @@ static struct reservation *reserve_slabs(uint32_t slabs, void **mapping, size_t 
     return reservation;
 }
 
-/* The reservation, made now if there is none. With less address space than asked for, a smaller one. */
+/* Of a limited address space (ulimit -v), we leave the program all but an eighth. */
+static size_t slabs_wanted(void)
+{
+    struct rlimit limit;
+    size_t bytes = config.pool_max;
+    if (!raw_failed(raw(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit)) && bytes > limit.rlim_cur / 8)
+        bytes = limit.rlim_cur / 8;
+    return bytes / POOL_SLAB < SLABS_MAX ? bytes / POOL_SLAB : SLABS_MAX;
+}
+
+/* The reservation, made now if there is none. When the address space is short, a smaller one. */
 static struct reservation *reserve(void)
 {
     struct reservation *reservation = reservation_now();
@@ -163,8 +174,7 @@ static struct reservation *reserve(void)
     void *mapping;
     size_t length;
     struct reservation *mine = NULL;
-    size_t slabs = config.pool_max / POOL_SLAB;
-    for (slabs = slabs < SLABS_MAX ? slabs : SLABS_MAX; slabs && !mine; slabs /= 2)
+    for (size_t slabs = slabs_wanted(); slabs && !mine; slabs /= 2)
         mine = reserve_slabs((uint32_t)slabs, &mapping, &length);
     if (!mine)
         return NULL;

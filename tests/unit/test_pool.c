@@ -527,6 +527,24 @@ START_TEST(a_maximum_beyond_the_address_space_is_halved_until_it_fits)
 }
 END_TEST
 
+START_TEST(of_a_limited_address_space_most_is_left_to_the_program)
+{
+    struct rlimit limit = {.rlim_cur = 1024 * MIB, .rlim_max = RLIM_INFINITY};
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    void *most = mmap(NULL, 800 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (most == MAP_FAILED) {
+        limit.rlim_cur = RLIM_INFINITY;
+        setrlimit(RLIMIT_AS, &limit);
+        test_skip("this program alone has more than the limit, as under a sanitizer");
+        return;
+    }
+    munmap(most, 800 * MIB);
+    build_pool(2 * MIB, 1024 * MIB);
+    ck_assert_ptr_nonnull(pool_bad_address());
+    ck_assert_ptr_ne(mmap(NULL, 800 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), MAP_FAILED);
+}
+END_TEST
+
 START_TEST(without_address_space_for_a_pool_requests_get_mappings_of_their_own)
 {
     struct extent extent;
@@ -566,6 +584,7 @@ int main(int argc, char **argv)
         a_forked_child_does_not_inherit_pages,
         an_extent_given_back_by_a_forked_child_is_ignored,
         a_maximum_beyond_the_address_space_is_halved_until_it_fits,
+        of_a_limited_address_space_most_is_left_to_the_program,
         without_address_space_for_a_pool_requests_get_mappings_of_their_own,
         NULL,
     };
