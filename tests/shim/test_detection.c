@@ -229,16 +229,19 @@ START_TEST(every_flipped_bit_is_detected)
 {
     every_damage_is_detected("flip");
 }
+END_TEST
 
 START_TEST(every_swapped_block_is_detected)
 {
     every_damage_is_detected("swap");
 }
+END_TEST
 
 START_TEST(every_older_version_is_detected)
 {
     every_damage_is_detected("older");
 }
+END_TEST
 
 /* --- Small reads and writes --------------------------------------------------------------------------------------- */
 

@@ -173,11 +173,13 @@ START_TEST(threads_writing_different_sectors_of_one_block)
 {
     writers_of_different_sectors("threads");
 }
+END_TEST
 
 START_TEST(processes_writing_different_sectors_of_one_block)
 {
     writers_of_different_sectors("processes");
 }
+END_TEST
 
 /* --- A block that toggles ----------------------------------------------------------------------------------------- */
 

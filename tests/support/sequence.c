@@ -83,6 +83,43 @@ void sequence_idle_entries_are_true(const char *path, size_t verified)
     sequence_run((const char *const[]){"--reread", path, least, NULL});
 }
 
+void sequence_no_mismatch(void)
+{
+    struct bounceio_stats stats = counters();
+
+    check_that(stats.mismatches == 0, "%llu mismatches", (unsigned long long)stats.mismatches);
+}
+
+void sequence_sleep(unsigned milliseconds)
+{
+    usleep(milliseconds * 1000);
+}
+
+int sequence_write(int argc, char **argv)
+{
+    check_that(argc == 2, "usage: --write FILE SEED");
+    direct_write(direct_open(argv[0], O_RDWR | O_CREAT), strtoull(argv[1], NULL, 10), 0, SEQUENCE_BYTES);
+    sequence_no_mismatch();
+    return 0;
+}
+
+int sequence_check(int argc, char **argv)
+{
+    check_that(argc == 3, "usage: --check FILE SEED NOTICED");
+    int fd = direct_open(argv[0], O_RDWR);
+
+    direct_check(fd, strtoull(argv[1], NULL, 10), 0, SEQUENCE_BYTES);
+    sequence_no_mismatch();
+    struct bounceio_stats once = counters();
+
+    check_that(!counting() || (once.changed_outside > 0) == (argv[2][0] == '1'), "%llu outside changes",
+               (unsigned long long)once.changed_outside);
+    direct_check(fd, strtoull(argv[1], NULL, 10), 0, SEQUENCE_BYTES);
+    check_that(counters().changed_outside == once.changed_outside, "what was adopted is not known");
+    sequence_no_mismatch();
+    return 0;
+}
+
 bool system_command(const char *const *argv)
 {
     struct child child = child_run(WITHOUT_SHIM, NULL, argv);

@@ -29,12 +29,31 @@ void sequence_run_with(const char *const *environment, const char *const *argv);
  */
 void sequence_idle_entries_are_true(const char *path, size_t verified);
 
-/* The mode of that process; every program that uses sequences lists it. */
+/* Modes that every program with sequences lists. */
 #define SEQUENCE_MODES                                                                                                 \
+    {"--reread", sequence_reread}, {"--write", sequence_write},                                                        \
     {                                                                                                                  \
-        "--reread", sequence_reread                                                                                    \
+        "--check", sequence_check                                                                                      \
     }
+
+enum { SEQUENCE_BYTES = 32 * BLOCK }; /* what --write writes and --check reads */
+
+/* --reread FILE VERIFIED: see sequence_idle_entries_are_true. */
 int sequence_reread(int argc, char **argv);
+
+/* --write FILE SEED: a program that writes the pattern over the whole file and leaves. */
+int sequence_write(int argc, char **argv);
+
+/*
+ * --check FILE SEED NOTICED: a program that reads it all, twice. NOTICED is 1 when the first reading must find that the file was
+ * changed outside, 0 when it must not; the second one finds nothing new.
+ */
+int sequence_check(int argc, char **argv);
+
+/* Leave the program when the shim has counted a mismatch. */
+void sequence_no_mismatch(void);
+
+void sequence_sleep(unsigned milliseconds);
 
 /* Run a command of the system without the shim. @return true when it succeeded; otherwise its errors are printed. */
 bool system_command(const char *const *argv);
