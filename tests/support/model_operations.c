@@ -68,6 +68,16 @@ static int harmless_flags(struct worker *w)
     return random_chance(&w->random, 5) ? RWF_DSYNC : random_chance(&w->random, 10) ? RWF_HIPRI : 0;
 }
 
+/*
+ * XFS says EIO ("Direct I/O collision with buffered writes") when a direct read runs on into blocks behind the end of file
+ * that an earlier buffered write has reserved and nobody has allocated yet. That is no answer about content; a false
+ * alarm of the shim's would be counted in its `mismatches`.
+ */
+static bool is_collision(const struct worker *w, uint64_t offset, uint64_t length, ssize_t result)
+{
+    return result < 0 && errno == EIO && offset + length > (w->size + BLOCK - 1) / BLOCK * BLOCK;
+}
+
 static void write_at(struct worker *w)
 {
     size_t length = direct_length(w);
@@ -89,6 +99,8 @@ static void read_at(struct worker *w)
     tell(w, "pread %zu at %" PRIu64, length, offset);
     ssize_t n = pread(w->fd, memory, length, (off_t)offset);
 
+    if (is_collision(w, offset, length, n))
+        return;
     check_count(w, "pread", n, model_readable(w, offset, length));
     check_data(w, "pread", offset, memory, (uint64_t)n);
 }
@@ -122,6 +134,8 @@ static void read_vector(struct worker *w)
     ssize_t n = random_chance(&w->random, 50) ? preadv(w->fd, vector, count, (off_t)offset)
                                               : preadv2(w->fd, vector, count, (off_t)offset, 0);
 
+    if (is_collision(w, offset, length, n))
+        return;
     check_count(w, "preadv", n, model_readable(w, offset, length));
     check_data(w, "preadv", offset, memory, (uint64_t)n);
 }
@@ -173,6 +187,8 @@ static void read_on(struct worker *w)
     ssize_t n = random_chance(&w->random, 70) ? read(w->fd, memory, length)
                                               : readv(w->fd, vector, cut(w, vector, memory, length));
 
+    if (is_collision(w, w->position, length, n))
+        return;
     check_count(w, "read", n, model_readable(w, w->position, length));
     check_data(w, "read", w->position, memory, (uint64_t)n);
     w->position += (uint64_t)n;
@@ -211,7 +227,7 @@ static void without_waiting(struct worker *w)
     ssize_t n = writes ? pwritev2(w->fd, &vector, 1, (off_t)offset, RWF_NOWAIT)
                        : preadv2(w->fd, &vector, 1, (off_t)offset, RWF_NOWAIT);
 
-    if (n < 0 && (errno == EAGAIN || errno == EOPNOTSUPP))
+    if (n < 0 && (errno == EAGAIN || errno == EOPNOTSUPP || (!writes && is_collision(w, offset, length, n))))
         return;
     /* The kernel may stop where it would have to wait. */
     if (n < 0 || (uint64_t)n > (writes ? length : model_readable(w, offset, length)))
