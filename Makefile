@@ -85,6 +85,7 @@ SHIM_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/shim/test_*.c))
 # Libraries that tests load: plug-ins, constructors that run before ours.
 TEST_LIBRARIES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/shim/lib_*.c))
 TEST_PROGRAMS := $(UNIT_TESTS) $(SHIM_TESTS)
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 
 PRODUCTS := $(BUILD)/$(LIBRARY) $(BUILD)/bounceio.pc $(if $(CLI_OBJECTS),$(BUILD)/bounceio)
 
@@ -179,6 +180,11 @@ $(EXAMPLES): $(BUILD)/%: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS)
 
+$(BENCHES): $(BUILD)/%: %.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS) -ldl
+
 examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)
 
@@ -207,6 +213,11 @@ check-asan check-tsan: check-%: deps-build deps-check
 check-valgrind: deps-build deps-check deps-lint
 	$(Q)$(MAKE) --no-print-directory all tests
 	$(Q)$(RUN) --valgrind unit -- $(T)
+
+# What a program that never uses O_DIRECT pays; fails beyond the limits.
+bench-idle: deps-build
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/bench/idle
+	$(Q)LD_PRELOAD=$(abspath $(BUILD)/$(LIBRARY)) $(BUILD)/tests/bench/idle --check
 
 lint: deps-build deps-lint
 	$(Q)$(MAKE) --no-print-directory all
@@ -239,10 +250,10 @@ uninstall:
 clean:
 	rm -rf build build-asan build-tsan
 
-.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind lint install uninstall clean \
+.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind bench-idle lint install uninstall clean \
 	deps deps-build deps-check deps-lint deps-apps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS))
--include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(TEST_LIBRARIES:%.so=%.d)
+-include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(TEST_LIBRARIES:%.so=%.d)
