@@ -5,7 +5,6 @@
 
 #include <time.h>
 
-#include "base/log.h"
 #include "checksum/session.h"
 
 enum { STALE_AFTER = 100 * 1000 * 1000 };
@@ -49,7 +48,7 @@ bool window_is_stale(const struct map *map)
     return since > STALE_AFTER || since < -STALE_AFTER;
 }
 
-bool window_changed_outside(struct map *map, int64_t modified, int self, const char *path)
+bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first)
 {
     struct map_header *header = map->header;
     int64_t tolerance = tick();
@@ -63,9 +62,6 @@ bool window_changed_outside(struct map *map, int64_t modified, int self, const c
     if (modified >= issue - tolerance &&
         modified <= atomic_load_explicit(&header->window_completion, memory_order_relaxed) + tolerance)
         return false;
-    if (!(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE))
-        log_warn("changed outside: path=\"%s\" was changed by a program without bounceio; its present content is taken as "
-                 "it is read (to protect it again at once: bounceio adopt --trust)",
-                 path);
+    *first = !(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE);
     return true;
 }

@@ -25,9 +25,9 @@ void window_move(struct map *map, int64_t modified);
 bool window_is_stale(const struct map *map);
 
 /*
- * Was the file changed without the shim? `modified` is its mtime now; `self` the caller's own in-flight entry, or
- * FLIGHT_BEYOND for none. When it was, the whole file becomes suspect (MAP_CHANGED_OUTSIDE), which is logged once.
+ * Was the file changed without the shim? `modified` is its mtime now; `self` the caller's own in-flight entry, or FLIGHT_BEYOND
+ * for none. When it was, the whole file becomes suspect (MAP_CHANGED_OUTSIDE), and *first says whether that is news.
  */
-bool window_changed_outside(struct map *map, int64_t modified, int self, const char *path);
+bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first);
 
 #endif

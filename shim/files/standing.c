@@ -170,6 +170,9 @@ static void stand_if_same(int fd, void *argument)
 {
     const struct search *search = argument;
     struct stat status;
+    /* Standard output may be a direct descriptor that the program writes to with write(). */
+    if (!(fd_word(fd) & FD_STREAM) && fd_word_state(fd_word(fd)) == FD_DIRECT)
+        return;
     long flags = raw(SYS_fcntl, fd, F_GETFL);
     if (!raw_failed(flags) && (flags & O_ACCMODE) != O_RDONLY && fd != search->except && fstat(fd, &status) == 0 &&
         status.st_dev == search->status->st_dev && status.st_ino == search->status->st_ino)

@@ -1,0 +1,177 @@
+/*
+ * The deciding read, and what becomes of a mismatch. The order of looks is question.h's; here are the reads and the policy.
+ */
+#include "engine/decide.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/process.h"
+#include "base/raw.h"
+#include "base/stats.h"
+#include "bounce/pool.h"
+#include "checksum/question.h"
+#include "checksum/window.h"
+#include "engine/issue.h"
+#include "engine/report.h"
+
+enum { ROUNDS = 3 };
+
+static int reopen_for_reading(int fd)
+{
+    char path[32];
+    log_format(path, sizeof path, "/proc/self/fd/%d", fd);
+    return (int)raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+}
+
+ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait)
+{
+    int fd = view->fd;
+    if (!(view->flags & FD_READABLE)) {
+        if (nowait)
+            return -EAGAIN;
+        fd = reopen_for_reading(view->fd);
+        if (fd < 0)
+            return fd;
+    }
+    ssize_t length = issue_read(fd, page, BLOCK_SIZE, (int64_t)(block * BLOCK_SIZE), nowait ? RWF_NOWAIT : 0);
+    if (fd != view->fd)
+        raw(SYS_close, fd);
+    if (length >= 0)
+        memset(page + length, 0, (size_t)(BLOCK_SIZE - length));
+    return length;
+}
+
+/* Is the map's word on this file not to be trusted any more? `self`: the caller's own in-flight entry. */
+static bool map_is_doubtful(const struct fd_view *view, int self)
+{
+    struct map *map = &view->file->map;
+    bool first = false;
+    uint64_t flags = atomic_load(&map->header->flags);
+    if (!(flags & (MAP_SUSPECT | MAP_CHANGED_OUTSIDE)) &&
+        !window_changed_outside(map, issue_file_modified(view->fd), self, &first))
+        return false;
+    if (first)
+        report_changed_outside(view->fd);
+    return true;
+}
+
+static void count_adopted(const struct fd_view *view, uint64_t block)
+{
+    if (atomic_load(&view->file->map.header->flags) & MAP_SUSPECT) {
+        stats_add(STAT_recovered_blocks, 1);
+        report_recovered(view->fd, block);
+    } else {
+        stats_add(STAT_changed_outside, 1);
+    }
+}
+
+void decide_adopt(const struct fd_view *view, uint64_t block, uint64_t sum, char *page)
+{
+    struct map *map = &view->file->map;
+    struct announcement announcement;
+    if (!map_covers(map, block, 1)) {
+        uint64_t saved;
+        process_lock(&saved);
+        int error = map_cover(map, block, 1);
+        process_unlock(&saved);
+        if (error != 0)
+            return;
+    }
+    announce_open(&announcement, map, block, 1, FLIGHT_ADOPTION, TRANSPORT_BLOCKING, false);
+    announce_sums(&announcement, block, 1, &sum);
+    if (decide_read_block(view, block, page, false) >= 0 && block_sum(page, block) == sum)
+        announce_publish(&announcement, block, 1);
+    else
+        announce_forget(&announcement, block, 1);
+    announce_close(&announcement);
+}
+
+/* One round of question and answer. `page` holds the block as re-read. */
+static enum verdict ask(const struct fd_view *view, uint64_t block, char *page, bool nowait, uint64_t *expected,
+                        uint64_t *found)
+{
+    struct question question;
+    enum verdict verdict = question_open(&question, &view->file->map, block, nowait);
+    if (verdict != VERDICT_SUSPECT)
+        return verdict;
+    ssize_t length = decide_read_block(view, block, page, nowait);
+    *expected = question.asked;
+    *found = length < 0 ? 0 : block_sum(page, block);
+    verdict = question_close(&question, *found);
+    if (length == -EAGAIN)
+        return VERDICT_SUSPECT;
+    return length < 0 ? VERDICT_UNVERIFIED : verdict;
+}
+
+static int act_on_mismatch(const struct fd_view *view, uint64_t block, uint64_t expected, uint64_t found, char *page)
+{
+    if (!map_is_doubtful(view, FLIGHT_BEYOND))
+        return report_mismatch(view->fd, block, expected, found);
+    count_adopted(view, block);
+    decide_adopt(view, block, found, page);
+    return 0;
+}
+
+static int decide_with(const struct fd_view *view, const struct block_part *part, bool nowait, char *page)
+{
+    uint64_t expected = 0, found = 0;
+    enum verdict verdict = VERDICT_UNDECIDED;
+    for (int round = 0; round < ROUNDS && verdict == VERDICT_UNDECIDED; round++)
+        verdict = ask(view, part->block, page, nowait, &expected, &found);
+    if (verdict == VERDICT_SUSPECT || (verdict == VERDICT_MISMATCH && nowait))
+        return -EAGAIN;
+    if (found != 0)
+        memcpy(part->bytes, page + part->begin, part->length);
+    switch (verdict) {
+    case VERDICT_GOOD:
+        stats_add(STAT_blocks_verified, 1);
+        return 0;
+    case VERDICT_MISMATCH:
+        return act_on_mismatch(view, part->block, expected, found, page);
+    default:
+        stats_add(STAT_blocks_unverified, 1);
+        return 0;
+    }
+}
+
+int decide_block(const struct fd_view *view, const struct block_part *part, bool nowait)
+{
+    struct extent pages;
+    int error = pool_take(&pages, BLOCK_SIZE, nowait);
+    if (error != 0)
+        return error;
+    int result = decide_with(view, part, nowait, pages.base);
+    pool_give(&pages);
+    return result;
+}
+
+int decide_edge(const struct fd_view *view, const struct announcement *announcement, struct edge *edge, char *page,
+                bool nowait)
+{
+    if (edge->base == WORD_UNKNOWN)
+        return 0;
+    ssize_t length = decide_read_block(view, edge->block, page, nowait);
+    if (length == -EAGAIN && nowait)
+        return -EAGAIN;
+    if (length < 0) {
+        edge->base = WORD_UNKNOWN;
+        return 0;
+    }
+    uint64_t expected = edge->base;
+    uint64_t found = block_sum(page, edge->block);
+    if (edge_check(announcement, edge, found) != EDGE_MISMATCH)
+        return 0;
+    if (nowait)
+        return -EAGAIN;
+    if (map_is_doubtful(view, announcement->flight)) {
+        count_adopted(view, edge->block);
+        edge->base = WORD_UNKNOWN;
+        return 0;
+    }
+    report_mismatch(view->fd, edge->block, expected, found);
+    edge_poison(edge);
+    return 0;
+}

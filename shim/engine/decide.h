@@ -1,0 +1,50 @@
+/*
+ * Suspicions: a block differs from its recorded checksum. Read it again under an announcement, and find out whether it is damaged,
+ * was being written, was changed outside, or is in a file whose checksums an unclean stop has made doubtful.
+ *
+ * Slow paths. Thread-safe, async-signal-safe; bounce pages are the only memory taken.
+ */
+#ifndef BOUNCEIO_ENGINE_DECIDE_H
+#define BOUNCEIO_ENGINE_DECIDE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "checksum/announce.h"
+#include "files/descriptor.h"
+
+/*
+ * Read one block of the view's file into `page`, padded with zeros beyond the end of the file. A write-only descriptor is re-opened
+ * for reading where that is permitted (never under NOWAIT). @return bytes read before the padding, or -errno (-EAGAIN under NOWAIT).
+ */
+ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait);
+
+/* The part of a block that a reader is about to hand to the program. */
+struct block_part {
+    uint64_t block;
+    char *bytes;   /* in our memory: [begin, begin + length) of the block */
+    size_t begin;
+    size_t length;
+};
+
+/*
+ * Decide a suspicion. What was read again, and is good or at least not known to be bad, replaces the part's bytes.
+ * @return 0: the bytes may be handed out; -EIO: they are damaged (reported); -EAGAIN: `nowait`, and it would take a wait.
+ */
+int decide_block(const struct fd_view *view, const struct block_part *part, bool nowait);
+
+/*
+ * Read the block of an edge into `page` and check it. edge->base is WORD_UNKNOWN afterwards if it cannot be vouched for; a mismatch is
+ * reported and poisons the block. @return 0, or -EAGAIN under NOWAIT.
+ */
+int decide_edge(const struct fd_view *view, const struct announcement *announcement, struct edge *edge, char *page,
+                bool nowait);
+
+/*
+ * Give a block of which nothing, or nothing valid, is known the checksum of its present content: announce `sum`, read again, publish if
+ * it is still that. `page`: scratch. Makes the map cover the block if need be.
+ */
+void decide_adopt(const struct fd_view *view, uint64_t block, uint64_t sum, char *page);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * Raw system calls, one for each form: the program's own form is kept, so that seccomp filters and tracers see what they expect.
+ */
+#include "engine/issue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+
+#include "base/raw.h"
+#include "bounce/pool.h"
+#include "engine/transfer.h"
+
+ssize_t issue_write(int fd, const void *data, size_t length, int64_t offset, int flags)
+{
+    if (flags != 0) {
+        struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = length};
+        return raw(SYS_pwritev2, fd, &vector, 1, offset, 0, flags);
+    }
+    if (offset == TRANSFER_FILE_OFFSET)
+        return raw(SYS_write, fd, data, length);
+    return raw(SYS_pwrite64, fd, data, length, offset);
+}
+
+ssize_t issue_read(int fd, void *data, size_t length, int64_t offset, int flags)
+{
+    struct iovec vector = {.iov_base = data, .iov_len = length};
+    if (flags != 0)
+        return issue_read_vector(fd, &vector, 1, offset, flags);
+    if (offset == TRANSFER_FILE_OFFSET)
+        return raw(SYS_read, fd, data, length);
+    return raw(SYS_pread64, fd, data, length, offset);
+}
+
+ssize_t issue_read_vector(int fd, const struct iovec *vector, size_t segments, int64_t offset, int flags)
+{
+    return raw(SYS_preadv2, fd, vector, segments, offset, 0, flags);
+}
+
+ssize_t issue_bad_write(int fd, size_t length, int64_t offset, int flags)
+{
+    void *bad = pool_bad_address();
+    return bad ? issue_write(fd, bad, length, offset, flags) : -EFAULT;
+}
+
+ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags)
+{
+    void *bad = pool_bad_address();
+    return bad ? issue_read(fd, bad, length, offset, flags) : -EFAULT;
+}
+
+bool issue_wrote_nothing(ssize_t result, int flags)
+{
+    switch (result) {
+    case 0:
+    case -EBADF:
+    case -EINVAL:
+    case -EFAULT:
+    case -EROFS:
+    case -EOPNOTSUPP:
+    case -EFBIG:
+    case -EPERM:
+    case -ESPIPE:
+        return true;
+    case -EAGAIN:
+        return (flags & RWF_NOWAIT) != 0;
+    default:
+        return false;
+    }
+}
+
+int64_t issue_file_offset(int fd)
+{
+    return raw(SYS_lseek, fd, 0, SEEK_CUR);
+}
+
+void issue_move_offset(int fd, int64_t bytes)
+{
+    raw(SYS_lseek, fd, bytes, SEEK_CUR);
+}
+
+int64_t issue_file_size(int fd)
+{
+    struct statx status;
+    long error = raw(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_SIZE, &status);
+    return raw_failed(error) ? error : (int64_t)status.stx_size;
+}
+
+int64_t issue_file_modified(int fd)
+{
+    struct statx status;
+    if (raw(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_MTIME, &status) != 0)
+        return 0;
+    return status.stx_mtime.tv_sec * INT64_C(1000000000) + status.stx_mtime.tv_nsec;
+}

@@ -1,0 +1,71 @@
+/*
+ * Where does a write land that nobody can announce? Bounds before, bounds after.
+ */
+#include "engine/landing.h"
+
+#include "checksum/session.h"
+#include "engine/issue.h"
+#include "engine/transfer.h"
+
+bool landing_appends(const struct fd_view *view, int flags)
+{
+    return ((view->flags & FD_APPEND) && !(flags & RWF_NOAPPEND)) || (flags & RWF_APPEND);
+}
+
+/* From the block that holds the end of the file. The file may be truncated until the range is entered, so look again. */
+static void open_at_end(struct landing *landing, struct map *map)
+{
+    for (int attempt = 0; attempt < 4; attempt++) {
+        int64_t size = issue_file_size(landing->fd);
+        landing->offset = size < 0 || attempt == 3 ? 0 : size;
+        mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, TRANSPORT_BLOCKING);
+        if (issue_file_size(landing->fd) >= landing->offset)
+            return;
+        mutate_close(&landing->mutation, 0, 0);
+    }
+}
+
+void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append)
+{
+    struct map *map = &view->file->map;
+    *landing = (struct landing){.fd = view->fd, .append = append, .asked = offset, .offset = offset, .length = length};
+    if (!file_has_map(view->file))
+        return;
+    if (append) {
+        open_at_end(landing, map);
+    } else if (offset == TRANSFER_FILE_OFFSET) {
+        offset_enter(&landing->use, view->offset);
+        mutate_open(&landing->mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+        landing->offset = issue_file_offset(view->fd);
+    } else {
+        mutate_open(&landing->mutation, map, blocks_first(offset), blocks_count(offset, offset + (int64_t)length),
+                    TRANSPORT_BLOCKING);
+    }
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void landing_close(struct landing *landing, ssize_t result, int flags)
+{
+    if (!landing->mutation.map)
+        return;
+    int64_t begin = landing->offset;
+    int64_t end = begin + (int64_t)landing->length;
+    if (issue_wrote_nothing(result, flags)) {
+        end = begin;
+    } else if (landing->append) {
+        end = larger(end, issue_file_size(landing->fd));
+    } else if (landing->asked == TRANSFER_FILE_OFFSET) {
+        /* As long as the offset only moved forward, the bytes are between where it was and where it is. */
+        int64_t now = issue_file_offset(landing->fd);
+        bool forward = begin >= 0 && now >= begin && !offset_was_sought(&landing->use);
+        end = forward ? larger(end, now + (result < 0 ? (int64_t)landing->length : 0)) : INT64_MAX;
+        begin = forward ? begin : 0;
+    }
+    mutate_close(&landing->mutation, blocks_first(begin), blocks_count(begin, end));
+    if (landing->asked == TRANSFER_FILE_OFFSET && !landing->append)
+        offset_leave(&landing->use);
+}

@@ -1,0 +1,43 @@
+/*
+ * Writes without a checksum in hand, on a file that has a map: buffered ones, appends, and those at a file offset that others
+ * move as well. A mutator over where they may land, and afterwards over where they did.
+ */
+#ifndef BOUNCEIO_ENGINE_LANDING_H
+#define BOUNCEIO_ENGINE_LANDING_H
+
+#include <sys/types.h>
+
+#include "checksum/mutate.h"
+#include "files/descriptor.h"
+
+struct landing {
+    struct mutation mutation; /* map NULL: nothing to do */
+    struct offset_use use;
+    int fd;
+    bool append;
+    int64_t offset; /* bytes; where the caller says, where the file ends, or where the file offset stands */
+    int64_t asked;  /* as asked for: an offset or TRANSFER_FILE_OFFSET */
+    size_t length;
+};
+
+/* Before the write. `offset` in bytes or TRANSFER_FILE_OFFSET; `append`: it goes to the end of the file wherever that is. */
+void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append);
+
+/* After it, with what it returned: bytes, or -errno. `flags`: RWF_*. */
+void landing_close(struct landing *landing, ssize_t result, int flags);
+
+/* Does a write on this view append, whatever its offset? */
+bool landing_appends(const struct fd_view *view, int flags);
+
+/* Blocks that the bytes [begin, end) touch: first, and how many. */
+static inline uint64_t blocks_first(int64_t begin)
+{
+    return (uint64_t)begin / BLOCK_SIZE;
+}
+
+static inline uint64_t blocks_count(int64_t begin, int64_t end)
+{
+    return end <= begin ? 0 : ((uint64_t)end + BLOCK_SIZE - 1) / BLOCK_SIZE - blocks_first(begin);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * Verification of what was read, before the program sees it.
+ */
+#ifndef BOUNCEIO_ENGINE_VERIFY_H
+#define BOUNCEIO_ENGINE_VERIFY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "files/descriptor.h"
+
+/* Bytes that were read from a file into our memory. */
+struct readout {
+    const struct fd_view *view;
+    char *data;
+    int64_t offset; /* in the file */
+    size_t length;
+    bool at_end;  /* the file ended there: the read was short */
+    bool certain; /* the offset is known; if not, a difference proves nothing */
+    bool nowait;
+    char *scratch; /* one page, if offset or length is not a multiple of BLOCK_SIZE, or the read was short */
+};
+
+/*
+ * Verify every block that the bytes touch; blocks of which only a part was read are read whole to verify them. Blocks that had to be read
+ * again replace their bytes. @return 0; -EIO: some block is damaged (all of them are reported); -EAGAIN under NOWAIT.
+ */
+int verify_readout(const struct readout *readout);
+
+/*
+ * Verify whole blocks lying in the caller's own memory. @return 0; -EAGAIN: a block differs, and the request is to be made again through
+ * pages before anybody is told.
+ */
+int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length);
+
+#endif

@@ -1,0 +1,415 @@
+/*
+ * The life of a direct write: take pages, copy in, sum and announce, issue, publish or forget, give the pages back.
+ *
+ * A request is written in chunks of TRANSFER_CHUNK; one whose landing place cannot be known in advance (append, shared file
+ * offset) or that must not be torn (RWF_ATOMIC) is a single chunk.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/process.h"
+#include "base/stats.h"
+#include "base/step.h"
+#include "bounce/copy.h"
+#include "bounce/pool.h"
+#include "checksum/announce.h"
+#include "checksum/window.h"
+#include "engine/decide.h"
+#include "engine/issue.h"
+#include "engine/landing.h"
+#include "engine/report.h"
+#include "engine/transfer.h"
+
+/* Copied and summed at a time, while the bytes are in cache. A multiple of BLOCK_SIZE. */
+enum { PIECE = 64 << 10, PIECE_BLOCKS = PIECE / BLOCK_SIZE };
+
+/* How a chunk is accounted for in the map. */
+enum accounting {
+    ACCOUNT_NONE,      /* no map */
+    ACCOUNT_ANNOUNCED, /* checksums announced */
+    ACCOUNT_LANDING,   /* no checksums: a mutator over it */
+};
+
+struct chunk {
+    const struct fd_view *view;
+    struct extent pages;
+    char *data;
+    size_t asked;   /* bytes the caller wants written */
+    size_t length;  /* bytes that are: cut short by a bad address */
+    int64_t offset; /* in the file; known when announced */
+    int flags;
+    enum accounting accounting;
+    struct announcement announcement;
+    uint64_t whole_first, whole_end; /* blocks announced whole */
+    unsigned edges;
+    struct edge edge[2];
+    uint64_t edge_sum[2];
+    int64_t issued; /* time */
+    struct landing landing;
+};
+
+static bool is_nowait(const struct chunk *chunk)
+{
+    return (chunk->flags & RWF_NOWAIT) != 0;
+}
+
+static uint64_t round_up(uint64_t bytes, uint64_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+/* ---- prepare ---- */
+
+/* Copy one piece in, then sum and announce the blocks that are whole by now. @return bytes copied. */
+static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length)
+{
+    size_t copied = copy_gather(chunk->data + at, cursor, length);
+    if (chunk->accounting != ACCOUNT_ANNOUNCED)
+        return copied;
+    uint64_t end = ((uint64_t)chunk->offset + at + copied) / BLOCK_SIZE;
+    if (end <= chunk->whole_end)
+        return copied;
+    uint64_t sums[PIECE_BLOCKS + 1];
+    struct block_sums work = {.data = chunk->data + (chunk->whole_end * BLOCK_SIZE - (uint64_t)chunk->offset),
+                              .blocks = end - chunk->whole_end,
+                              .first = chunk->whole_end,
+                              .sums = sums};
+    block_sums(&work);
+    announce_sums(&chunk->announcement, work.first, work.blocks, sums);
+    chunk->whole_end = end;
+    return copied;
+}
+
+/* @return bytes copied; fewer than chunk->length when the caller's memory is bad from there on. */
+static size_t copy_in(struct chunk *chunk, struct cursor *cursor)
+{
+    size_t copied = 0;
+    while (copied < chunk->length) {
+        size_t piece = PIECE - ((size_t)chunk->offset + copied) % BLOCK_SIZE;
+        if (piece > chunk->length - copied || chunk->accounting != ACCOUNT_ANNOUNCED)
+            piece = chunk->length - copied;
+        size_t now = copy_piece(chunk, cursor, copied, piece);
+        copied += now;
+        if (now < piece)
+            break;
+    }
+    return copied;
+}
+
+/* Cut a chunk short, to what the file system can write directly. */
+static void cut_short(struct chunk *chunk, size_t copied)
+{
+    chunk->length = copied - copied % chunk->view->file->offset_align;
+    stats_add(STAT_short_copies, 1);
+    if (chunk->accounting != ACCOUNT_ANNOUNCED)
+        return;
+    uint64_t end = ((uint64_t)chunk->offset + chunk->length) / BLOCK_SIZE;
+    if (end < chunk->whole_first)
+        end = chunk->whole_first;
+    if (end < chunk->whole_end) {
+        announce_withdraw(&chunk->announcement, end, chunk->whole_end - end);
+        chunk->whole_end = end;
+    }
+}
+
+/* The rest of an edge's block is vouched for, in `page`, and the new bytes are laid over it. */
+static void overlay(struct chunk *chunk, struct edge *edge, char *page, int64_t begin, int64_t end, uint64_t *sum)
+{
+    int64_t block = (int64_t)(edge->block * BLOCK_SIZE);
+    memcpy(page + (begin - block), chunk->data + (begin - chunk->offset), (size_t)(end - begin));
+    *sum = block_sum(page, edge->block);
+}
+
+/*
+ * Announce a block of which bytes [begin, end) are written, and find its new checksum if the rest of it can be vouched for.
+ * @return 0, or -EAGAIN under NOWAIT when the rest would have to be waited for.
+ */
+static int prepare_edge(struct chunk *chunk, uint64_t block, char *page)
+{
+    struct edge *edge = &chunk->edge[chunk->edges];
+    int64_t block_begin = (int64_t)(block * BLOCK_SIZE), block_end = block_begin + BLOCK_SIZE;
+    int64_t chunk_end = chunk->offset + (int64_t)chunk->length;
+    int64_t begin = chunk->offset > block_begin ? chunk->offset : block_begin;
+    int64_t end = chunk_end < block_end ? chunk_end : block_end;
+
+    edge_announce(&chunk->announcement, edge, block);
+    uint64_t *sum = &chunk->edge_sum[chunk->edges++];
+    int64_t size = issue_file_size(chunk->view->fd);
+    if (size < 0)
+        return 0;
+    edge->rest_zero = (begin == block_begin || size <= block_begin) && (end == block_end || size <= end);
+    if (edge->rest_zero) {
+        memset(page, 0, BLOCK_SIZE);
+    } else {
+        int error = decide_edge(chunk->view, &chunk->announcement, edge, page, is_nowait(chunk));
+        if (error != 0 || edge->base == WORD_UNKNOWN)
+            return error;
+    }
+    overlay(chunk, edge, page, begin, end, sum);
+    return 0;
+}
+
+static int prepare_edges(struct chunk *chunk)
+{
+    if (chunk->length == 0)
+        return 0;
+    uint64_t begin = (uint64_t)chunk->offset, end = begin + chunk->length;
+    char *page = chunk->data + round_up(chunk->length, POOL_PAGE);
+    int error = 0;
+    if (begin % BLOCK_SIZE != 0)
+        error = prepare_edge(chunk, begin / BLOCK_SIZE, page);
+    bool same_block = begin % BLOCK_SIZE != 0 && begin / BLOCK_SIZE == end / BLOCK_SIZE;
+    if (error == 0 && end % BLOCK_SIZE != 0 && !same_block)
+        error = prepare_edge(chunk, end / BLOCK_SIZE, page);
+    return error;
+}
+
+static void withdraw(struct chunk *chunk)
+{
+    announce_withdraw(&chunk->announcement, chunk->whole_first, chunk->whole_end - chunk->whole_first);
+    for (unsigned i = 0; i < chunk->edges; i++)
+        edge_withdraw(&chunk->announcement, &chunk->edge[i]);
+}
+
+static void forget(struct chunk *chunk)
+{
+    announce_forget(&chunk->announcement, chunk->whole_first, chunk->whole_end - chunk->whole_first);
+    for (unsigned i = 0; i < chunk->edges; i++)
+        edge_forget(&chunk->announcement, &chunk->edge[i]);
+}
+
+/* Make the map cover the chunk's blocks, where it can. @return -EAGAIN when it does not yet and the request may not wait. */
+static int cover(struct chunk *chunk, uint64_t first, uint64_t blocks)
+{
+    struct map *map = &chunk->view->file->map;
+    if (map_covers(map, first, blocks))
+        return 0;
+    if (!atomic_load_explicit(&map->cannot_grow, memory_order_relaxed)) {
+        if (is_nowait(chunk))
+            return -EAGAIN;
+        uint64_t saved;
+        process_lock(&saved);
+        int error = map_cover(map, first, blocks);
+        process_unlock(&saved);
+        if (error == 0)
+            return 0;
+    }
+    chunk->accounting = ACCOUNT_LANDING;
+    return 0;
+}
+
+/* Enter the chunk into the map's books. @return 0 or -EAGAIN. */
+static int open_accounting(struct chunk *chunk)
+{
+    if (chunk->accounting == ACCOUNT_NONE)
+        return 0;
+    struct map *map = &chunk->view->file->map;
+    uint64_t first = blocks_first(chunk->offset);
+    uint64_t blocks = blocks_count(chunk->offset, chunk->offset + (int64_t)chunk->length);
+    if (chunk->accounting == ACCOUNT_ANNOUNCED) {
+        int error = cover(chunk, first, blocks);
+        if (error != 0)
+            return error;
+    }
+    if (chunk->accounting == ACCOUNT_LANDING) {
+        landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length, landing_appends(chunk->view, chunk->flags));
+        return 0;
+    }
+    announce_open(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, TRANSPORT_BLOCKING, is_nowait(chunk));
+    chunk->whole_first = chunk->whole_end = round_up((uint64_t)chunk->offset, BLOCK_SIZE) / BLOCK_SIZE;
+    return 0;
+}
+
+/* Leave the books without having written anything. */
+static void cancel_accounting(struct chunk *chunk)
+{
+    if (chunk->accounting == ACCOUNT_LANDING)
+        landing_close(&chunk->landing, -EINVAL, 0);
+    if (chunk->accounting != ACCOUNT_ANNOUNCED)
+        return;
+    withdraw(chunk);
+    announce_close(&chunk->announcement);
+}
+
+/*
+ * @return 0: chunk->length bytes are ready to be issued, 0 of them when the caller's memory is bad from the start; or -EAGAIN,
+ * -ENOMEM with nothing held.
+ */
+static int prepare(struct chunk *chunk, struct cursor *cursor)
+{
+    bool partial = chunk->accounting == ACCOUNT_ANNOUNCED;
+    size_t bytes = round_up(chunk->length, POOL_PAGE);
+    if (partial && ((uint64_t)chunk->offset % BLOCK_SIZE != 0 || chunk->length % BLOCK_SIZE != 0))
+        bytes += POOL_PAGE;
+    int error = pool_take(&chunk->pages, bytes, is_nowait(chunk));
+    if (error != 0)
+        return error;
+    chunk->data = chunk->pages.base;
+    error = open_accounting(chunk);
+    if (error != 0) {
+        pool_give(&chunk->pages);
+        return error;
+    }
+    size_t copied = copy_in(chunk, cursor);
+    if (copied < chunk->length)
+        cut_short(chunk, copied);
+    if (chunk->accounting == ACCOUNT_ANNOUNCED)
+        error = prepare_edges(chunk);
+    if (error != 0) {
+        cancel_accounting(chunk);
+        pool_give(&chunk->pages);
+        return error;
+    }
+    stats_add(STAT_bytes_bounced, chunk->length);
+    chunk->issued = window_now();
+    return 0;
+}
+
+/* ---- complete ---- */
+
+/* Publish what lies before `end` (bytes in the file), forget the rest. */
+static void publish_to(struct chunk *chunk, uint64_t end)
+{
+    uint64_t whole = end / BLOCK_SIZE;
+    if (whole > chunk->whole_end)
+        whole = chunk->whole_end;
+    if (whole < chunk->whole_first)
+        whole = chunk->whole_first;
+    announce_publish(&chunk->announcement, chunk->whole_first, whole - chunk->whole_first);
+    announce_forget(&chunk->announcement, whole, chunk->whole_end - whole);
+    uint64_t chunk_end = (uint64_t)chunk->offset + chunk->length;
+    for (unsigned i = 0; i < chunk->edges; i++) {
+        uint64_t block_end = (chunk->edge[i].block + 1) * BLOCK_SIZE;
+        if (end >= block_end || end == chunk_end)
+            edge_publish(&chunk->announcement, &chunk->edge[i], chunk->edge_sum[i]);
+        else
+            edge_forget(&chunk->announcement, &chunk->edge[i]);
+    }
+}
+
+/* `certain`: the bytes landed at chunk->offset of the file that the view was opened on. */
+static void complete(struct chunk *chunk, ssize_t result, bool certain)
+{
+    STEP("complete");
+    if (chunk->accounting == ACCOUNT_LANDING)
+        landing_close(&chunk->landing, result, chunk->flags);
+    if (chunk->accounting == ACCOUNT_ANNOUNCED) {
+        if (issue_wrote_nothing(result, chunk->flags))
+            withdraw(chunk);
+        else if (result < 0 || !certain)
+            forget(chunk);
+        else
+            publish_to(chunk, (uint64_t)chunk->offset + (uint64_t)result);
+        if (!issue_wrote_nothing(result, chunk->flags))
+            window_renew(&chunk->view->file->map, chunk->issued);
+        announce_close(&chunk->announcement);
+    }
+    pool_give(&chunk->pages);
+}
+
+/* ---- the request ---- */
+
+/* Another thread or process moved the file offset under an announced write: nobody knows where the bytes are. */
+static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize_t result)
+{
+    struct map *map = &chunk->view->file->map;
+    struct mutation mutation;
+    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    int64_t now = issue_file_offset(chunk->view->fd);
+    bool forward = now >= chunk->offset && !offset_was_sought(use);
+    int64_t begin = forward ? chunk->offset : 0;
+    int64_t end = forward ? now + (result < 0 ? (int64_t)chunk->length : 0) : INT64_MAX;
+    mutate_close(&mutation, blocks_first(begin), blocks_count(begin, end));
+}
+
+/* The number was closed and used again under the request: the bytes may be in another file that has a map. */
+static void lost_descriptor(const struct chunk *chunk)
+{
+    struct fd_view now;
+    struct landing landing;
+    if (fd_view_open(&now, chunk->view->fd, false) == 0 && now.file && now.file != chunk->view->file) {
+        landing_open(&landing, &now, chunk->offset, chunk->length, false);
+        landing_close(&landing, (ssize_t)chunk->length, 0);
+    }
+    fd_view_close(&now);
+}
+
+static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked)
+{
+    struct offset_use use = {0};
+    bool by_file_offset = asked == TRANSFER_FILE_OFFSET && chunk->accounting == ACCOUNT_ANNOUNCED;
+    if (by_file_offset) {
+        offset_enter(&use, chunk->view->offset);
+        int64_t offset = use.exclusive ? issue_file_offset(chunk->view->fd) : -1;
+        if (offset < 0) {
+            offset_leave(&use);
+            chunk->accounting = ACCOUNT_LANDING;
+            by_file_offset = false;
+        } else {
+            chunk->offset = offset;
+        }
+    }
+    ssize_t result = prepare(chunk, cursor);
+    if (result == 0) {
+        STEP("issue");
+        int fd = chunk->view->fd;
+        result = chunk->length ? issue_write(fd, chunk->data, chunk->length, asked, chunk->flags)
+                               : issue_bad_write(fd, chunk->asked, asked, chunk->flags);
+        bool certain = fd_view_is_current(chunk->view);
+        if (by_file_offset && result > 0)
+            certain = certain && offset_was_exclusive(&use) && issue_file_offset(fd) == chunk->offset + result;
+        complete(chunk, result, certain);
+        if (!certain && result > 0 && by_file_offset)
+            lost_offset(chunk, &use, result);
+        if (!certain && !fd_view_is_current(chunk->view))
+            lost_descriptor(chunk);
+    }
+    if (by_file_offset)
+        offset_leave(&use);
+    return result;
+}
+
+/* A long pause in our own writing: was somebody else at the file? To be asked before the window is renewed. */
+static void look_outside(const struct fd_view *view)
+{
+    bool first;
+    if (window_is_stale(&view->file->map) &&
+        window_changed_outside(&view->file->map, issue_file_modified(view->fd), FLIGHT_BEYOND, &first) && first)
+        report_changed_outside(view->fd);
+}
+
+ssize_t transfer_write(const struct fd_view *view, const struct transfer *transfer)
+{
+    struct cursor cursor = {.vector = transfer->vector, .segments = transfer->segments};
+    const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
+    const bool has_map = file_has_map(view->file);
+    const bool appends = landing_appends(view, transfer->flags);
+    const bool in_one = appends || (transfer->flags & RWF_ATOMIC) ||
+                        (has_map && transfer->offset == TRANSFER_FILE_OFFSET && !view->offset);
+    size_t done = 0;
+    ssize_t result = 0;
+
+    stats_add(STAT_direct_writes, 1);
+    if (has_map && !nowait)
+        look_outside(view);
+    while (done < transfer->length) {
+        size_t left = transfer->length - done;
+        size_t wanted = in_one || left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK;
+        struct chunk chunk = {.view = view,
+                              .asked = wanted,
+                              .length = wanted,
+                              .flags = transfer->flags,
+                              .accounting = !has_map ? ACCOUNT_NONE : appends ? ACCOUNT_LANDING : ACCOUNT_ANNOUNCED};
+        chunk.offset = transfer->offset == TRANSFER_FILE_OFFSET ? transfer->offset : transfer->offset + (int64_t)done;
+        result = write_chunk(&chunk, &cursor, chunk.offset);
+        if (result < 0)
+            break;
+        done += (size_t)result;
+        if ((size_t)result < wanted)
+            break;
+    }
+    if (result == -EAGAIN && nowait && done == 0)
+        stats_add(STAT_nowait_eagain, 1);
+    stats_add(STAT_bytes_written, done);
+    return done > 0 ? (ssize_t)done : result;
+}
