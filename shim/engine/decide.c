@@ -106,46 +106,41 @@ static enum verdict ask(const struct fd_view *view, uint64_t block, char *page, 
     return length < 0 ? VERDICT_UNVERIFIED : verdict;
 }
 
-static int act_on_mismatch(const struct fd_view *view, uint64_t block, uint64_t expected, uint64_t found, char *page)
+static enum decision act_on_mismatch(const struct fd_view *view, uint64_t block, uint64_t expected, uint64_t found,
+                                     char *page)
 {
-    if (!map_is_doubtful(view, FLIGHT_BEYOND))
-        return report_mismatch(view->fd, block, expected, found);
+    if (!map_is_doubtful(view, FLIGHT_BEYOND)) {
+        report_mismatch(view->fd, block, expected, found);
+        return DECIDED_DAMAGED;
+    }
     count_adopted(view, block);
     decide_adopt(view, block, found, page);
-    return 0;
+    return DECIDED_UNVERIFIED;
 }
 
-static int decide_with(const struct fd_view *view, const struct block_part *part, bool nowait, char *page)
+static enum decision decide_with(const struct fd_view *view, const struct block_part *part, bool nowait, char *page)
 {
     uint64_t expected = 0, found = 0;
     enum verdict verdict = VERDICT_UNDECIDED;
     for (int round = 0; round < ROUNDS && verdict == VERDICT_UNDECIDED; round++)
         verdict = ask(view, part->block, page, nowait, &expected, &found);
     if (verdict == VERDICT_SUSPECT || (verdict == VERDICT_MISMATCH && nowait))
-        return -EAGAIN;
+        return DECIDED_LATER;
     if (found != 0)
         memcpy(part->bytes, page + part->begin, part->length);
-    switch (verdict) {
-    case VERDICT_GOOD:
-        stats_add(STAT_blocks_verified, 1);
-        return 0;
-    case VERDICT_MISMATCH:
+    if (verdict == VERDICT_MISMATCH)
         return act_on_mismatch(view, part->block, expected, found, page);
-    default:
-        stats_add(STAT_blocks_unverified, 1);
-        return 0;
-    }
+    return verdict == VERDICT_GOOD ? DECIDED_GOOD : DECIDED_UNVERIFIED;
 }
 
-int decide_block(const struct fd_view *view, const struct block_part *part, bool nowait)
+enum decision decide_block(const struct fd_view *view, const struct block_part *part, bool nowait)
 {
     struct extent pages;
-    int error = pool_take(&pages, BLOCK_SIZE, nowait);
-    if (error != 0)
-        return error;
-    int result = decide_with(view, part, nowait, pages.base);
+    if (pool_take(&pages, BLOCK_SIZE, nowait) != 0)
+        return nowait ? DECIDED_LATER : DECIDED_UNVERIFIED;
+    enum decision decision = decide_with(view, part, nowait, pages.base);
     pool_give(&pages);
-    return result;
+    return decision;
 }
 
 int decide_edge(const struct fd_view *view, const struct announcement *announcement, struct edge *edge, char *page,
@@ -172,6 +167,7 @@ int decide_edge(const struct fd_view *view, const struct announcement *announcem
         return 0;
     }
     report_mismatch(view->fd, edge->block, expected, found);
+    report_policy();
     edge_poison(edge);
     return 0;
 }

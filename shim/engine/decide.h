@@ -28,11 +28,15 @@ struct block_part {
     size_t length;
 };
 
-/*
- * Decide a suspicion. What was read again, and is good or at least not known to be bad, replaces the part's bytes.
- * @return 0: the bytes may be handed out; -EIO: they are damaged (reported); -EAGAIN: `nowait`, and it would take a wait.
- */
-int decide_block(const struct fd_view *view, const struct block_part *part, bool nowait);
+enum decision {
+    DECIDED_GOOD,
+    DECIDED_UNVERIFIED, /* nothing usable is recorded, or what was recorded no longer holds and has been adopted */
+    DECIDED_DAMAGED,    /* reported */
+    DECIDED_LATER,      /* under NOWAIT: it would take a wait */
+};
+
+/* Decide a suspicion. What was read again replaces the part's bytes. */
+enum decision decide_block(const struct fd_view *view, const struct block_part *part, bool nowait);
 
 /*
  * Read the block of an edge into `page` and check it. edge->base is WORD_UNKNOWN afterwards if it cannot be vouched for; a mismatch is

@@ -53,7 +53,7 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
     if (!landing->mutation.map)
         return;
     int64_t begin = landing->offset;
-    int64_t end = begin + (int64_t)landing->length;
+    int64_t end = begin + (result < 0 ? (int64_t)landing->length : (int64_t)result);
     if (issue_wrote_nothing(result, flags)) {
         end = begin;
     } else if (landing->append) {
@@ -62,7 +62,7 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
         /* As long as the offset only moved forward, the bytes are between where it was and where it is. */
         int64_t now = issue_file_offset(landing->fd);
         bool forward = begin >= 0 && now >= begin && !offset_was_sought(&landing->use);
-        end = forward ? larger(end, now + (result < 0 ? (int64_t)landing->length : 0)) : INT64_MAX;
+        end = forward ? now + (result < 0 ? (int64_t)landing->length : 0) : INT64_MAX;
         begin = forward ? begin : 0;
     }
     mutate_close(&landing->mutation, blocks_first(begin), blocks_count(begin, end));

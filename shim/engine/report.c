@@ -32,7 +32,7 @@ void report_set_callback(bounceio_mismatch_callback *callback, void *argument)
     process_unlock(&saved);
 }
 
-__attribute__((noinline)) int report_mismatch(int fd, uint64_t block, uint64_t expected, uint64_t found)
+__attribute__((noinline)) void report_mismatch(int fd, uint64_t block, uint64_t expected, uint64_t found)
 {
     char path[FILE_PATH_BYTES];
     int saved_errno = errno;
@@ -52,6 +52,10 @@ __attribute__((noinline)) int report_mismatch(int fd, uint64_t block, uint64_t e
         callback(&mismatch, atomic_load(&slots[slot].argument));
     }
     errno = saved_errno;
+}
+
+int report_policy(void)
+{
     if (config.on_mismatch == ON_MISMATCH_ABORT)
         abort();
     return config.on_mismatch == ON_MISMATCH_WARN ? 0 : -EIO;

@@ -9,11 +9,14 @@
 
 #include "bounceio.h"
 
+/* A block of the descriptor's file disagrees with its checksum: log line, counter, callback. */
+void report_mismatch(int fd, uint64_t block, uint64_t expected, uint64_t found);
+
 /*
- * A block of the descriptor's file disagrees with its checksum. @return 0 when the data is to be returned all the same
- * (BOUNCEIO_ON_MISMATCH=warn), -EIO otherwise; does not return with BOUNCEIO_ON_MISMATCH=abort.
+ * What a request that met one does: BOUNCEIO_ON_MISMATCH. @return 0 when the data is to be returned all the same (warn), -EIO
+ * otherwise (eio); does not return (abort).
  */
-int report_mismatch(int fd, uint64_t block, uint64_t expected, uint64_t found);
+int report_policy(void);
 
 /* The file was found changed without the shim: said once for each file. */
 void report_changed_outside(int fd);

@@ -11,13 +11,9 @@
 #include "bounce/pool.h"
 #include "checksum/question.h"
 #include "engine/decide.h"
+#include "engine/report.h"
 
 enum { BATCH = 16 };
-
-struct tally {
-    uint64_t verified, unverified;
-    int error;
-};
 
 static void count(const struct tally *tally)
 {
@@ -61,9 +57,20 @@ static void settle(const struct readout *readout, const struct block_part *part,
         tally->unverified++;
         return;
     }
-    int error = decide_block(readout->view, part, readout->nowait);
-    if (error != 0 && tally->error != -EAGAIN)
-        tally->error = error;
+    switch (decide_block(readout->view, part, readout->nowait)) {
+    case DECIDED_GOOD:
+        tally->verified++;
+        break;
+    case DECIDED_UNVERIFIED:
+        tally->unverified++;
+        break;
+    case DECIDED_DAMAGED:
+        tally->damaged++;
+        break;
+    case DECIDED_LATER:
+        tally->later = true;
+        break;
+    }
 }
 
 static void settle_whole(const struct readout *readout, uint64_t first, uint64_t blocks, struct tally *tally)
@@ -103,16 +110,15 @@ static void settle_part(const struct readout *readout, struct block_part *part, 
     settle(readout, part, block_sum(readout->scratch, part->block), tally);
 }
 
-int verify_readout(const struct readout *readout)
+void verify_and_count(const struct readout *readout, struct tally *tally)
 {
-    struct tally tally = {0};
     uint64_t begin = (uint64_t)readout->offset, end = begin + readout->length;
     uint64_t whole_first = (begin + BLOCK_SIZE - 1) / BLOCK_SIZE, whole_end = end / BLOCK_SIZE;
 
     if (map_is_behind(&readout->view->file->map) && !readout->nowait)
         map_refresh(&readout->view->file->map);
     if (whole_first < whole_end)
-        settle_whole(readout, whole_first, whole_end - whole_first, &tally);
+        settle_whole(readout, whole_first, whole_end - whole_first, tally);
     if (begin % BLOCK_SIZE != 0) {
         uint64_t block_end = whole_first * BLOCK_SIZE;
         settle_part(readout,
@@ -120,19 +126,27 @@ int verify_readout(const struct readout *readout)
                                          .bytes = readout->data,
                                          .begin = begin % BLOCK_SIZE,
                                          .length = (end < block_end ? end : block_end) - begin},
-                    &tally);
+                    tally);
     }
     if (end % BLOCK_SIZE != 0 && whole_end >= whole_first) {
         struct block_part part = {.block = whole_end,
                                   .bytes = readout->data + (whole_end * BLOCK_SIZE - begin),
                                   .length = end % BLOCK_SIZE};
         if (readout->at_end)
-            settle_last(readout, &part, &tally);
+            settle_last(readout, &part, tally);
         else
-            settle_part(readout, &part, &tally);
+            settle_part(readout, &part, tally);
     }
+}
+
+int verify_readout(const struct readout *readout)
+{
+    struct tally tally = {0};
+    verify_and_count(readout, &tally);
     count(&tally);
-    return tally.error;
+    if (tally.later)
+        return -EAGAIN;
+    return tally.damaged > 0 ? report_policy() : 0;
 }
 
 int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length)

@@ -21,9 +21,21 @@ struct readout {
     char *scratch; /* one page, if offset or length is not a multiple of BLOCK_SIZE, or the read was short */
 };
 
+/* What became of the blocks that were looked at. */
+struct tally {
+    uint64_t verified;
+    uint64_t unverified;
+    uint64_t damaged;
+    bool later; /* under NOWAIT: some block could not be decided without a wait */
+};
+
+/* Verify as verify_readout does, and only count: every damaged block is reported, nothing fails. Adds to *tally. */
+void verify_and_count(const struct readout *readout, struct tally *tally);
+
 /*
  * Verify every block that the bytes touch; blocks of which only a part was read are read whole to verify them. Blocks that had to be read
- * again replace their bytes. @return 0; -EIO: some block is damaged (all of them are reported); -EAGAIN under NOWAIT.
+ * again replace their bytes. @return 0; -EIO: some block is damaged (all of them are reported) and
+ * BOUNCEIO_ON_MISMATCH says so; -EAGAIN under NOWAIT.
  */
 int verify_readout(const struct readout *readout);
 

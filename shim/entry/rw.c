@@ -1,0 +1,252 @@
+/*
+ * read, write and their vectored and positioned forms. A descriptor that is not ours goes straight on; one that is becomes a
+ * request. A direct request is a cancellation point at its entry only.
+ */
+#include <errno.h>
+#include <pthread.h>
+
+#include "base/next.h"
+#include "base/process.h"
+#include "base/stats.h"
+#include "engine/landing.h"
+#include "engine/transfer.h"
+#include "engine/vector.h"
+#include "entry/entry.h"
+#include "entry/rw.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+
+/* Make the real call for a request that is not ours to carry out. */
+static ssize_t pass_on(const struct rw_call *call)
+{
+    switch (call->form) {
+    case RW_READ:
+        return next.read(call->fd, (void *)(uintptr_t)call->buffer, call->length);
+    case RW_WRITE:
+        return next.write(call->fd, call->buffer, call->length);
+    case RW_PREAD:
+        return next.pread(call->fd, (void *)(uintptr_t)call->buffer, call->length, call->offset);
+    case RW_PWRITE:
+        return next.pwrite(call->fd, call->buffer, call->length, call->offset);
+    case RW_READV:
+        return next.readv(call->fd, call->vector, call->count);
+    case RW_WRITEV:
+        return next.writev(call->fd, call->vector, call->count);
+    case RW_PREADV:
+        return next.preadv(call->fd, call->vector, call->count, call->offset);
+    case RW_PWRITEV:
+        return next.pwritev(call->fd, call->vector, call->count, call->offset);
+    case RW_PREADV2:
+        return next.preadv2(call->fd, call->vector, call->count, call->offset, call->flags);
+    default:
+        return next.pwritev2(call->fd, call->vector, call->count, call->offset, call->flags);
+    }
+}
+
+static bool has_offset(const struct rw_call *call)
+{
+    return call->form >= RW_PREAD;
+}
+
+/* Where the call wants to go; false when the kernel is to judge a negative offset. */
+static bool resolve_offset(const struct rw_call *call, int64_t *offset)
+{
+    *offset = TRANSFER_FILE_OFFSET;
+    if (!has_offset(call))
+        return true;
+    bool may_be_current = call->form == RW_PREADV2 || call->form == RW_PWRITEV2;
+    if (call->offset == -1 && may_be_current)
+        return true;
+    *offset = call->offset;
+    return call->offset >= 0;
+}
+
+/* A buffered write on a file that has a map. */
+static ssize_t write_watched(const struct fd_view *view, const struct rw_call *call, size_t length, int64_t offset)
+{
+    struct landing landing;
+    landing_open(&landing, view, offset, length, landing_appends(view, call->flags));
+    ssize_t result = pass_on(call);
+    int error = errno;
+    landing_close(&landing, result < 0 ? -error : result, call->flags);
+    errno = error;
+    return result;
+}
+
+/* Carry out a call on a view that is ours. @return as the call returns, with errno. */
+static ssize_t carry_out(const struct fd_view *view, const struct rw_call *call, const struct transfer *transfer)
+{
+    if (transfer->length == 0)
+        return pass_on(call);
+    if (view->state == FD_WATCHED)
+        return call->is_write ? write_watched(view, call, transfer->length, transfer->offset) : pass_on(call);
+    if (view->state == FD_EXCLUDED) {
+        stats_add(STAT_passed_through, 1);
+        return pass_on(call);
+    }
+    return with_errno(call->is_write ? transfer_write(view, transfer) : transfer_read(view, transfer));
+}
+
+/* One buffer. */
+static ssize_t with_buffer(const struct fd_view *view, const struct rw_call *call, int64_t offset)
+{
+    if ((ssize_t)call->length < 0 || !vector_is_addressable(call->buffer, call->length))
+        return pass_on(call);
+    const struct iovec segment = {.iov_base = (void *)(uintptr_t)call->buffer,
+                                  .iov_len = call->length < TRANSFER_MOST ? call->length : TRANSFER_MOST};
+    const struct transfer transfer = {.vector = &segment, .segments = 1, .length = segment.iov_len, .offset = offset};
+    return carry_out(view, call, &transfer);
+}
+
+/* An array of buffers. */
+static ssize_t with_vector(const struct fd_view *view, const struct rw_call *call, int64_t offset)
+{
+    struct vector vector;
+    int error = vector_begin(&vector, call->vector, call->count, (call->flags & RWF_NOWAIT) != 0);
+    if (error == -EINVAL)
+        return pass_on(call);
+    if (error != 0)
+        return with_errno(error);
+    const struct transfer transfer = {.vector = vector.segments,
+                                      .segments = vector.count,
+                                      .length = vector.length,
+                                      .offset = offset,
+                                      .flags = call->flags};
+    ssize_t result = carry_out(view, call, &transfer);
+    vector_end(&vector);
+    return result;
+}
+
+__attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
+{
+    struct fd_view view;
+    int64_t offset;
+    if (!process_start() || !resolve_offset(call, &offset))
+        return pass_on(call);
+    if (fd_view_open(&view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0)
+        return with_errno(-EAGAIN);
+    ssize_t result;
+    if (view.state == FD_PLAIN) {
+        result = pass_on(call);
+    } else {
+        if (view.state != FD_WATCHED)
+            pthread_testcancel();
+        result = call->buffer_is_vector ? with_vector(&view, call, offset) : with_buffer(&view, call, offset);
+    }
+    int error = errno;
+    fd_view_close(&view);
+    errno = error;
+    return result;
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t length)
+{
+    if (likely(fd_reads_pass(fd)))
+        return next.read(fd, buffer, length);
+    return rw_slow(&(struct rw_call){.form = RW_READ, .fd = fd, .buffer = buffer, .length = length});
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t length)
+{
+    if (likely(fd_writes_pass(fd)))
+        return next.write(fd, buffer, length);
+    return rw_slow(&(struct rw_call){.form = RW_WRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length});
+}
+
+EXPORT ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
+{
+    if (likely(fd_reads_pass(fd)))
+        return next.pread(fd, buffer, length, offset);
+    return rw_slow(
+        &(struct rw_call){.form = RW_PREAD, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
+}
+
+EXPORT ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
+{
+    if (likely(fd_writes_pass(fd)))
+        return next.pwrite(fd, buffer, length, offset);
+    return rw_slow(&(struct rw_call){
+        .form = RW_PWRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
+}
+
+static ssize_t vectored(enum rw_form form, bool is_write, int fd, const struct iovec *vector, int count, off_t offset,
+                        int flags)
+{
+    return rw_slow(&(struct rw_call){.form = form,
+                                     .is_write = is_write,
+                                     .buffer_is_vector = true,
+                                     .fd = fd,
+                                     .vector = vector,
+                                     .count = count,
+                                     .offset = offset,
+                                     .flags = flags});
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    if (likely(fd_reads_pass(fd)))
+        return next.readv(fd, vector, count);
+    return vectored(RW_READV, false, fd, vector, count, 0, 0);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
+{
+    if (likely(fd_writes_pass(fd)))
+        return next.writev(fd, vector, count);
+    return vectored(RW_WRITEV, true, fd, vector, count, 0, 0);
+}
+
+EXPORT ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    if (likely(fd_reads_pass(fd)))
+        return next.preadv(fd, vector, count, offset);
+    return vectored(RW_PREADV, false, fd, vector, count, offset, 0);
+}
+
+EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
+{
+    if (likely(fd_writes_pass(fd)))
+        return next.pwritev(fd, vector, count, offset);
+    return vectored(RW_PWRITEV, true, fd, vector, count, offset, 0);
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
+{
+    if (likely(fd_reads_pass(fd)))
+        return next.preadv2(fd, vector, count, offset, flags);
+    return vectored(RW_PREADV2, false, fd, vector, count, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
+{
+    if (likely(fd_writes_pass(fd)))
+        return next.pwritev2(fd, vector, count, offset, flags);
+    return vectored(RW_PWRITEV2, true, fd, vector, count, offset, flags);
+}
+
+/* The fortified forms abort when the buffer is too small: the C library does that, with its own message. */
+#define CHECKED_READ(name, call, parameters, arguments, checked_arguments)                                             \
+    EXPORT ssize_t name parameters                                                                                     \
+    {                                                                                                                  \
+        if (length > room)                                                                                             \
+            return ((ssize_t(*) parameters)next_find(#name))checked_arguments;                                         \
+        return call arguments;                                                                                         \
+    }
+
+CHECKED_READ(__read_chk, read, (int fd, void *buffer, size_t length, size_t room), (fd, buffer, length),
+             (fd, buffer, length, room))
+CHECKED_READ(__pread_chk, pread, (int fd, void *buffer, size_t length, off_t offset, size_t room),
+             (fd, buffer, length, offset), (fd, buffer, length, offset, room))
+CHECKED_READ(__pread64_chk, pread, (int fd, void *buffer, size_t length, off64_t offset, size_t room),
+             (fd, buffer, length, offset), (fd, buffer, length, offset, room))
+
+ALIAS(__read, read);
+ALIAS(__write, write);
+ALIAS(pread64, pread);
+ALIAS(__pread64, pread);
+ALIAS(pwrite64, pwrite);
+ALIAS(__pwrite64, pwrite);
+ALIAS(preadv64, preadv);
+ALIAS(pwritev64, pwritev);
+ALIAS(preadv64v2, preadv2);
+ALIAS(pwritev64v2, pwritev2);
