@@ -123,7 +123,7 @@ $(HASH_OBJECTS): $(BUILD)/obj/shim/checksum/block_hash_%.o: $(BLOCK_HASH)
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HASH_CFLAGS) $(HASH_FLAGS_$*) -DBLOCK_HASH_VARIANT=$* -c -o $@ $<
-	$(Q)$(OBJCOPY) --rename-section .text=guarded_text,alloc,load,readonly,code $@
+	$(Q)$(OBJCOPY) --rename-section .text=guarded_text,alloc,load,readonly,code,contents $@
 
 # The version script is the table of wrapped symbols. It is anonymous: with a version name, the dynamic linker would
 # not match a program's reference to pread@GLIBC_2.2.5.
