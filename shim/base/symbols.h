@@ -65,7 +65,6 @@
     X(FILE *, fdopen, (int fd, const char *mode), (fd, mode))                                                          \
     X(FILE *, freopen, (const char *path, const char *mode, FILE *stream), (path, mode, stream))                       \
     X(int, fclose, (FILE * stream), (stream))                                                                          \
-    X(int, fcloseall, (void), ())                                                                                      \
     X(int, pclose, (FILE * stream), (stream))                                                                          \
     X(int, closedir, (DIR * directory), (directory))                                                                   \
     X(int, posix_fallocate, (int fd, off_t offset, off_t length), (fd, offset, length))                                \

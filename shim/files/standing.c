@@ -26,7 +26,7 @@ struct standing {
 };
 
 static struct standing_table {
-    _Atomic uint32_t mappings_made; /* shared and writable, of any file */
+    _Atomic uint32_t mappings_made; /* shared, of any file */
     _Atomic uint32_t mappings;      /* of them listed here */
     struct standing entries[STANDING_MAX];
 } *table;
@@ -100,21 +100,58 @@ void standing_mapping_noted(void)
     atomic_fetch_add(&table->mappings_made, 1);
 }
 
-void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset)
+void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset, bool writable)
 {
     uint64_t first = offset / BLOCK_SIZE;
-    begin(&(struct standing){.file = file,
+    struct standing entry = {.file = file,
                              .fd = -1,
                              .begin = (uintptr_t)address,
                              .end = (uintptr_t)address + length,
                              .first = first,
-                             .blocks = (offset + length + BLOCK_SIZE - 1) / BLOCK_SIZE - first});
+                             .blocks = (offset + length + BLOCK_SIZE - 1) / BLOCK_SIZE - first};
+    uint64_t saved;
+    if (writable) {
+        begin(&entry);
+        return;
+    }
+    process_lock(&saved);
+    add(&entry);
+    process_unlock(&saved);
+}
+
+static bool no_mappings(void)
+{
+    return !table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0;
+}
+
+static bool overlaps(const struct standing *entry, uintptr_t from, uintptr_t to)
+{
+    return entry->file && entry->fd < 0 && from < entry->end && to > entry->begin;
+}
+
+void standing_mapping_writable(const void *address, size_t length)
+{
+    struct standing out;
+    if (no_mappings())
+        return;
+    for (int i = 0; i < STANDING_MAX; i++) {
+        uint64_t saved;
+        process_lock(&saved);
+        struct standing *entry = &table->entries[i];
+        bool found = overlaps(entry, (uintptr_t)address, (uintptr_t)address + length) && !entry->mutation.map &&
+                     take_out(entry, &out);
+        process_unlock(&saved);
+        if (!found)
+            continue;
+        begin(&out);
+        file_release(out.file); /* the new entry holds one of its own */
+    }
 }
 
 /* Cut [begin, end) off a mapping, from either side; a hole in the middle leaves it standing. @return nothing left? */
 static bool trim(struct standing *entry, uintptr_t begin_gone, uintptr_t end_gone)
 {
-    if (!entry->file || entry->fd >= 0 || end_gone <= entry->begin || begin_gone >= entry->end)
+    if (!overlaps(entry, begin_gone, end_gone))
         return false;
     if (begin_gone <= entry->begin)
         entry->begin = end_gone;
@@ -123,9 +160,9 @@ static bool trim(struct standing *entry, uintptr_t begin_gone, uintptr_t end_gon
     return entry->begin >= entry->end;
 }
 
-void standing_mapping_gone(void *address, size_t length)
+void standing_mapping_gone(const void *address, size_t length)
 {
-    if (!table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0)
+    if (no_mappings())
         return;
     struct standing out;
     uintptr_t end = ((uintptr_t)address + length + 4095) & ~(uintptr_t)4095;
@@ -139,17 +176,16 @@ void standing_mapping_gone(void *address, size_t length)
     }
 }
 
-void standing_mapping_moved(void *address, size_t length, void *new_address, size_t new_length)
+void standing_mapping_moved(const void *address, const void *new_address, size_t new_length)
 {
-    if (!table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0)
+    if (no_mappings())
         return;
     uint64_t saved;
     process_lock(&saved);
     for (int i = 0; i < STANDING_MAX; i++) {
         struct standing *entry = &table->entries[i];
-        if (!entry->file || entry->fd >= 0 || (uintptr_t)address < entry->begin || (uintptr_t)address >= entry->end)
+        if (!overlaps(entry, (uintptr_t)address, (uintptr_t)address + 1))
             continue;
-        (void)length;
         entry->begin = (uintptr_t)new_address;
         entry->end = (uintptr_t)new_address + new_length;
         uint64_t blocks = (new_length + BLOCK_SIZE - 1) / BLOCK_SIZE + 1;
@@ -192,14 +228,15 @@ static const char *parse_hex(const char *text, uint64_t *value)
     }
 }
 
-/* A line of /proc/self/maps: "begin-end rwxs offset major:minor inode path". */
+/* A line of /proc/self/maps: "begin-end rwxp offset major:minor inode path". */
 static void stand_if_mapped(const char *line, const struct search *search)
 {
     uint64_t begin_address, end_address, offset, major, minor, inode = 0;
     line = parse_hex(line, &begin_address);
     line = parse_hex(line + 1, &end_address);
-    if (strncmp(line, " rw", 3) != 0 || line[4] != 's')
+    if (line[4] != 's')
         return;
+    bool writable = line[2] == 'w';
     line = parse_hex(line + 6, &offset);
     line = parse_hex(line + 1, &major);
     line = parse_hex(line + 1, &minor);
@@ -207,7 +244,8 @@ static void stand_if_mapped(const char *line, const struct search *search)
         inode = inode * 10 + (uint64_t)(*line - '0');
     /* The device is not compared: btrfs shows another one here than to stat. A mutator too many is harmless. */
     if (inode == search->status->st_ino)
-        standing_mapping_made((void *)(uintptr_t)begin_address, end_address - begin_address, search->file, offset);
+        standing_mapping_made((void *)(uintptr_t)begin_address, end_address - begin_address, search->file, offset,
+                              writable);
 }
 
 static void find_mappings(const struct search *search)

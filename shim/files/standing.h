@@ -7,6 +7,7 @@
 #ifndef BOUNCEIO_FILES_STANDING_H
 #define BOUNCEIO_FILES_STANDING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -17,16 +18,21 @@ struct stat;
 void standing_stream_opened(int fd, struct file *file);
 void standing_stream_closed(int fd);
 
-/* A shared mapping of `file` that may be written through. */
-void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset);
+/* A shared mapping of `file`, through a descriptor that may write. It is a mutator once it is writable. */
+void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset, bool writable);
 
-/* Pages [address, address + length) are no longer mapped as they were. Cheap when there is no standing mapping. */
-void standing_mapping_gone(void *address, size_t length);
+/* The rest is cheap when there is no such mapping. */
 
-/* mremap moved or resized a mapping. */
-void standing_mapping_moved(void *address, size_t length, void *new_address, size_t new_length);
+/* Pages [address, address + length) become writable. */
+void standing_mapping_writable(const void *address, size_t length);
 
-/* The program made a shared, writable mapping of some file, with or without a map. Counted. */
+/* Pages [address, address + length) are about to be unmapped, or mapped over. */
+void standing_mapping_gone(const void *address, size_t length);
+
+/* mremap moved or resized the mapping at `address`. */
+void standing_mapping_moved(const void *address, const void *new_address, size_t new_length);
+
+/* The program made a shared mapping of some file, with or without a map. Counted. */
 void standing_mapping_noted(void);
 
 /* A file with a map was opened: streams and mappings of it that were there before stand from now on. */

@@ -1,0 +1,169 @@
+/*
+ * Mutators around calls. A path is opened by a descriptor of our own first, numbered high, so that the program's next descriptor gets
+ * the number it expects.
+ */
+#include "engine/change.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/config.h"
+#include "base/own.h"
+#include "base/process.h"
+#include "base/raw.h"
+#include "checksum/session.h"
+#include "checksum/store.h"
+#include "checksum/window.h"
+#include "engine/decide.h"
+#include "engine/issue.h"
+#include "engine/landing.h"
+
+static bool find_map(struct change *change, int fd)
+{
+    memset(change, 0, sizeof *change);
+    change->probe = -1;
+    if (!process_start() || !process_owns_tables() || fd_word_state(fd_word(fd)) == FD_PLAIN)
+        return false;
+    if (fd_view_open(&change->view, fd, false) == 0 && change->view.file && file_has_map(change->view.file))
+        return true;
+    fd_view_close(&change->view);
+    return false;
+}
+
+void change_open(struct change *change, int fd, int64_t begin, int64_t length)
+{
+    if (!find_map(change, fd) || begin < 0 || length < 0)
+        return;
+    bool to_end = length > INT64_MAX - BLOCK_SIZE - begin;
+    change->begin = begin;
+    change->end = to_end ? CHANGE_TO_END : begin + length;
+    mutate_open(&change->mutation, &change->view.file->map, blocks_first(begin),
+                to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING);
+}
+
+/* The block that the cut goes through: if it is as recorded, its checksum after the cut can be told in advance. */
+static void foresee_last_block(struct change *change, int64_t length)
+{
+    uint64_t run, block = blocks_first(length);
+    struct block_words *words = map_words(change->mutation.map, block, &run);
+    uint64_t current = words ? atomic_load(&words->current) : WORD_UNKNOWN;
+    if (length % BLOCK_SIZE == 0 || current == WORD_UNKNOWN || pool_take(&change->page, BLOCK_SIZE, false) != 0)
+        return;
+    char *page = change->page.base;
+    if (decide_read_block(&change->view, block, page, false) < 0 || block_sum(page, block) != current)
+        return;
+    memset(page + length % BLOCK_SIZE, 0, (size_t)(BLOCK_SIZE - length % BLOCK_SIZE));
+    change->last_sum = block_sum(page, block);
+}
+
+static void open_truncation(struct change *change, int64_t length)
+{
+    change->begin = length;
+    change->end = CHANGE_TO_END;
+    mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    foresee_last_block(change, length);
+}
+
+void change_open_truncation(struct change *change, int fd, int64_t length)
+{
+    if (find_map(change, fd) && length >= 0)
+        open_truncation(change, length);
+}
+
+/* Might this process's store have a map for some file at all? */
+static bool store_has_maps(void)
+{
+    if (!process_start() || !process_owns_tables() || !config.store)
+        return false;
+    if (!store_shared()) {
+        uint64_t saved;
+        process_lock(&saved);
+        store_open(false);
+        process_unlock(&saved);
+    }
+    return store_shared() && atomic_load(&store_shared()->map_generation) > 0;
+}
+
+static bool open_probe(struct change *change, int directory, const char *path, int flags)
+{
+    memset(change, 0, sizeof *change);
+    change->probe = -1;
+    struct stat status;
+    if (!store_has_maps() || !path || raw(SYS_newfstatat, directory, path, &status, flags) != 0 ||
+        !S_ISREG(status.st_mode))
+        return false;
+    int open_flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | ((flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0);
+    long fd = raw(SYS_openat, directory, path, O_WRONLY | open_flags);
+    if (raw_failed(fd))
+        return false;
+    int probe = own_raise((int)fd);
+    if (probe < 0)
+        return false;
+    fd_opened(probe, O_WRONLY, true);
+    if (find_map(change, probe)) {
+        change->probe = probe;
+        return true;
+    }
+    fd_closing(probe);
+    raw(SYS_close, probe);
+    fd_closed(probe);
+    return false;
+}
+
+void change_open_path_truncation(struct change *change, int directory, const char *path, int64_t length)
+{
+    if (open_probe(change, directory, path, 0) && length >= 0)
+        open_truncation(change, length);
+}
+
+/* Nothing of the old content is left, and nothing of what was doubted. */
+static void end_doubts(struct map *map, int64_t length)
+{
+    if (length == 0)
+        atomic_fetch_and(&map->header->flags, ~(MAP_CHANGED_OUTSIDE | MAP_SUSPECT));
+}
+
+void change_close(struct change *change, bool changed)
+{
+    if (!change->view.file)
+        return;
+    struct map *map = change->mutation.map;
+    if (map) {
+        bool truncation = change->end == CHANGE_TO_END;
+        mutate_close(&change->mutation, blocks_first(change->begin),
+                     !changed     ? 0
+                     : truncation ? FLIGHT_TO_END
+                                  : blocks_count(change->begin, change->end));
+        if (changed && change->last_sum != WORD_UNKNOWN)
+            decide_adopt(&change->view, blocks_first(change->begin), change->last_sum, change->page.base);
+        if (changed && truncation)
+            end_doubts(map, change->begin);
+    }
+    pool_give(&change->page);
+    fd_view_close(&change->view);
+    if (change->probe >= 0) {
+        fd_closing(change->probe);
+        raw(SYS_close, change->probe);
+        fd_closed(change->probe);
+    }
+}
+
+void change_times(int fd)
+{
+    struct change change;
+    if (find_map(&change, fd)) {
+        window_move(&change.view.file->map, issue_file_modified(fd));
+        fd_view_close(&change.view);
+    }
+}
+
+void change_path_times(int directory, const char *path, int flags)
+{
+    struct change change;
+    if (open_probe(&change, directory, path, flags & AT_SYMLINK_NOFOLLOW)) {
+        window_move(&change.view.file->map, issue_file_modified(change.probe));
+        change_close(&change, false);
+    }
+}

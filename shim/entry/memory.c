@@ -1,0 +1,70 @@
+/*
+ * Memory mappings: a shared, writable one is a writer that the shim does not see at work.
+ */
+#include <stdarg.h>
+#include <sys/mman.h>
+
+#include "base/next.h"
+#include "base/process.h"
+#include "entry/entry.h"
+#include "files/descriptor.h"
+#include "files/standing.h"
+
+/* A shared mapping of a file was made; if the file has a map, it is remembered. */
+static void note_mapping(void *address, size_t length, int protection, int fd, off_t offset)
+{
+    struct fd_view view;
+    standing_mapping_noted();
+    if (!process_owns_tables())
+        return;
+    if (fd_view_open(&view, fd, false) == 0 && view.file && file_has_map(view.file) && (view.flags & FD_WRITABLE))
+        standing_mapping_made(address, length, view.file, (uint64_t)offset, (protection & PROT_WRITE) != 0);
+    fd_view_close(&view);
+}
+
+EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    bool shared = (flags & MAP_SHARED) && !(flags & MAP_ANONYMOUS); /* MAP_SHARED_VALIDATE has that bit too */
+    if (flags & MAP_FIXED)
+        standing_mapping_gone(address, length);
+    void *result = next.mmap(address, length, protection, flags, fd, offset);
+    if (!shared || result == MAP_FAILED)
+        return result;
+    int error = errno;
+    if (process_start())
+        note_mapping(result, length, protection, fd, offset);
+    errno = error;
+    return result;
+}
+
+EXPORT int munmap(void *address, size_t length)
+{
+    standing_mapping_gone(address, length);
+    return next.munmap(address, length);
+}
+
+EXPORT int mprotect(void *address, size_t length, int protection)
+{
+    if (protection & PROT_WRITE)
+        standing_mapping_writable(address, length);
+    return next.mprotect(address, length, protection);
+}
+
+EXPORT void *mremap(void *address, size_t old_length, size_t new_length, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    void *wanted = (flags & MREMAP_FIXED) ? va_arg(arguments, void *) : NULL;
+    va_end(arguments);
+    if (flags & MREMAP_FIXED)
+        standing_mapping_gone(wanted, new_length);
+    void *result = next.mremap(address, old_length, new_length, flags, wanted);
+    if (result != MAP_FAILED)
+        standing_mapping_moved(address, result, new_length);
+    return result;
+}
+
+ALIAS(mmap64, mmap);
+ALIAS(__mmap, mmap);
+ALIAS(__munmap, munmap);
+ALIAS(__mprotect, mprotect);

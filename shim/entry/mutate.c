@@ -1,0 +1,250 @@
+/*
+ * Calls that change content without a buffer: truncation, allocation, copies inside the kernel, clones, and the file's times.
+ */
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/next.h"
+#include "base/process.h"
+#include "bounce/copy.h"
+#include "engine/change.h"
+#include "engine/landing.h"
+#include "engine/transfer.h"
+#include "entry/entry.h"
+
+static int changed(struct change *change, int result, bool failure_may_change)
+{
+    int error = errno;
+    change_close(change, result == 0 || failure_may_change);
+    errno = error;
+    return result;
+}
+
+EXPORT int truncate(const char *path, off_t length)
+{
+    struct change change;
+    change_open_path_truncation(&change, AT_FDCWD, path, length);
+    return changed(&change, next.truncate(path, length), false);
+}
+
+EXPORT int ftruncate(int fd, off_t length)
+{
+    struct change change;
+    change_open_truncation(&change, fd, length);
+    return changed(&change, next.ftruncate(fd, length), false);
+}
+
+/* Does this mode of fallocate only reserve space, or lengthen the file with zeros? */
+static bool only_allocates(int mode)
+{
+    return (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_UNSHARE_RANGE)) == 0;
+}
+
+/* Allocation leaves content alone and moves the file's times: they are ours. */
+static int allocated(int fd, int result)
+{
+    int error = errno;
+    if (result == 0)
+        change_times(fd);
+    errno = error;
+    return result;
+}
+
+EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    struct change change;
+    if (only_allocates(mode))
+        return allocated(fd, next.fallocate(fd, mode, offset, length));
+    bool shifts = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
+    change_open(&change, fd, offset, shifts ? CHANGE_TO_END : length);
+    int result = next.fallocate(fd, mode, offset, length);
+    return changed(&change, result, errno != EOPNOTSUPP && errno != EBADF && errno != EINVAL);
+}
+
+EXPORT int posix_fallocate(int fd, off_t offset, off_t length)
+{
+    return allocated(fd, next.posix_fallocate(fd, offset, length));
+}
+
+/* ---- copies inside the kernel: like buffered writes of the target ---- */
+
+struct inflow {
+    struct fd_view view;
+    struct landing landing;
+};
+
+/* `position`: the target's offset, in user memory, or NULL for its file offset. */
+static void inflow_open(struct inflow *inflow, int fd, const off64_t *position, size_t length)
+{
+    int64_t offset = TRANSFER_FILE_OFFSET;
+    inflow->view = (struct fd_view){.fd = fd};
+    inflow->landing.mutation.map = NULL;
+    if (!process_start() || fd_writes_pass(fd) || fd_view_open(&inflow->view, fd, false) != 0 || !inflow->view.file)
+        return;
+    if (position && (copy_from_user(&offset, position, sizeof offset) != sizeof offset || offset < 0))
+        return; /* the kernel will refuse it */
+    if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
+        length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
+    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0));
+}
+
+static ssize_t inflow_close(struct inflow *inflow, ssize_t result)
+{
+    int error = errno;
+    landing_close(&inflow->landing, result < 0 ? -error : result, 0);
+    fd_view_close(&inflow->view);
+    errno = error;
+    return result;
+}
+
+EXPORT ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t length, unsigned flags)
+{
+    struct inflow inflow;
+    inflow_open(&inflow, out, out_offset, length);
+    return inflow_close(&inflow, next.copy_file_range(in, in_offset, out, out_offset, length, flags));
+}
+
+EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
+{
+    struct inflow inflow;
+    inflow_open(&inflow, out, NULL, count);
+    return inflow_close(&inflow, next.sendfile(out, in, offset, count));
+}
+
+EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t length, unsigned flags)
+{
+    struct inflow inflow;
+    inflow_open(&inflow, out, out_offset, length);
+    return inflow_close(&inflow, next.splice(in, in_offset, out, out_offset, length, flags));
+}
+
+/* ---- ioctls that replace content ---- */
+
+/* Source: include/uapi/linux/fs.h, which cannot be included: it defines BLOCK_SIZE. */
+struct clone_range {
+    int64_t source_fd;
+    uint64_t source_offset, source_length, target_offset;
+};
+#define IOCTL_CLONE _IOW(0x94, 9, int)
+#define IOCTL_CLONE_RANGE _IOW(0x94, 13, struct clone_range)
+
+/* Source: fs/xfs/libxfs/xfs_fs.h. The structures are not looked into: the whole file is unsettled meanwhile. */
+static bool replaces_content(unsigned long request)
+{
+    enum { XFS = 'X', ALLOCSP = 10, FREESP = 11, ALLOCSP64 = 36, FREESP64 = 37, UNRESVSP = 41, UNRESVSP64 = 43 };
+    enum { ZERO_RANGE = 57, SWAPEXT = 109, EXCHANGE_RANGE = 129, COMMIT_RANGE = 131 };
+    if (_IOC_TYPE(request) != XFS)
+        return false;
+    switch (_IOC_NR(request)) {
+    case ALLOCSP:
+    case FREESP:
+    case ALLOCSP64:
+    case FREESP64:
+    case UNRESVSP:
+    case UNRESVSP64:
+    case ZERO_RANGE:
+    case SWAPEXT:
+    case EXCHANGE_RANGE:
+    case COMMIT_RANGE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* @return false when the request does not touch the descriptor's content. */
+static bool open_ioctl(struct change *change, int fd, unsigned long request, const void *argument)
+{
+    struct clone_range range;
+    if (request == IOCTL_CLONE || replaces_content(request)) {
+        change_open(change, fd, 0, CHANGE_TO_END);
+        return true;
+    }
+    if (request != IOCTL_CLONE_RANGE || copy_from_user(&range, argument, sizeof range) != sizeof range)
+        return false;
+    change_open(change, fd, (int64_t)range.target_offset,
+                range.source_length ? (int64_t)range.source_length : CHANGE_TO_END);
+    return true;
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+    struct change change;
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (_IOC_TYPE(request) != 'X' && request != IOCTL_CLONE && request != IOCTL_CLONE_RANGE)
+        return next.ioctl(fd, request, argument);
+    if (!process_start() || !open_ioctl(&change, fd, request, argument))
+        return next.ioctl(fd, request, argument);
+    return changed(&change, next.ioctl(fd, request, argument), true);
+}
+
+/* ---- times ---- */
+
+static int timed(int fd, int result)
+{
+    int error = errno;
+    if (result == 0)
+        change_times(fd);
+    errno = error;
+    return result;
+}
+
+static int timed_path(int directory, const char *path, int flags, int result)
+{
+    int error = errno;
+    if (result == 0 && path)
+        change_path_times(directory, path, flags);
+    else if (result == 0)
+        change_times(directory);
+    errno = error;
+    return result;
+}
+
+EXPORT int utimensat(int directory, const char *path, const struct timespec times[2], int flags)
+{
+    return timed_path(directory, path, flags, next.utimensat(directory, path, times, flags));
+}
+
+EXPORT int futimens(int fd, const struct timespec times[2])
+{
+    return timed(fd, next.futimens(fd, times));
+}
+
+EXPORT int futimes(int fd, const struct timeval times[2])
+{
+    return timed(fd, next.futimes(fd, times));
+}
+
+EXPORT int utimes(const char *path, const struct timeval times[2])
+{
+    return timed_path(AT_FDCWD, path, 0, next.utimes(path, times));
+}
+
+EXPORT int lutimes(const char *path, const struct timeval times[2])
+{
+    return timed_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, next.lutimes(path, times));
+}
+
+EXPORT int futimesat(int directory, const char *path, const struct timeval times[2])
+{
+    return timed_path(directory, path, 0, next.futimesat(directory, path, times));
+}
+
+EXPORT int utime(const char *path, const struct utimbuf *times)
+{
+    return timed_path(AT_FDCWD, path, 0, next.utime(path, times));
+}
+
+ALIAS(truncate64, truncate);
+ALIAS(ftruncate64, ftruncate);
+ALIAS(fallocate64, fallocate);
+ALIAS(posix_fallocate64, posix_fallocate);
+ALIAS(sendfile64, sendfile);
