@@ -22,8 +22,11 @@ struct filesystem_uuid {
 static int filesystem_id(int fd, uint8_t id[16])
 {
     struct filesystem_uuid uuid = {0};
+    static const uint8_t none[16];
     memset(id, 0, 16);
-    if (raw(SYS_ioctl, fd, IOCTL_GET_FILESYSTEM_UUID, &uuid) == 0 && uuid.length == sizeof uuid.uuid) {
+    /* Images made by hand may have no UUID at all. */
+    if (raw(SYS_ioctl, fd, IOCTL_GET_FILESYSTEM_UUID, &uuid) == 0 && uuid.length == sizeof uuid.uuid &&
+        memcmp(uuid.uuid, none, sizeof none) != 0) {
         memcpy(id, uuid.uuid, sizeof uuid.uuid);
         return 0;
     }
