@@ -7,13 +7,18 @@
 
 #include "checksum/session.h"
 
-enum { STALE_AFTER = 100 * 1000 * 1000 };
+enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000 };
+
+static int64_t read_clock(clockid_t clock)
+{
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
 
 int64_t window_now(void)
 {
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME_COARSE, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+    return read_clock(CLOCK_REALTIME_COARSE);
 }
 
 static int64_t tick(void)
@@ -32,8 +37,13 @@ static void stamp(_Atomic int64_t *where, int64_t time)
 
 void window_renew(struct map *map, int64_t issued)
 {
+    /*
+     * The kernel stamps a file with the coarse clock of some moment during the call, or, on file systems with multigrain
+     * timestamps, with the fine clock. The coarse clock can lag behind by more than a tick when a virtual processor is held
+     * up, so the end of the window is taken from the fine one, rounded up to spare the header's cache line.
+     */
     stamp(&map->header->window_issue, issued);
-    stamp(&map->header->window_completion, window_now());
+    stamp(&map->header->window_completion, (read_clock(CLOCK_REALTIME) / ROUND_TO + 1) * ROUND_TO);
 }
 
 void window_move(struct map *map, int64_t modified)

@@ -1,8 +1,8 @@
 /*
  * The time window of our last write, and what a file's mtime says against it. MAP.md §8.
  *
- * Times are nanoseconds of CLOCK_REALTIME_COARSE, the clock the kernel stamps files with; a tick is its resolution.
- * Thread-safe, async-signal-safe, lock-free; a stamp is stored only when it differs, at most once per tick.
+ * Times are nanoseconds of CLOCK_REALTIME; a tick is the resolution of CLOCK_REALTIME_COARSE, the clock that stamps most files.
+ * Thread-safe, async-signal-safe, lock-free; a stamp is stored only when it differs, at most once per millisecond.
  */
 #ifndef BOUNCEIO_CHECKSUM_WINDOW_H
 #define BOUNCEIO_CHECKSUM_WINDOW_H
