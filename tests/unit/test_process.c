@@ -108,7 +108,7 @@ START_TEST(a_forked_child_takes_ownership_and_its_parent_keeps_it)
 }
 END_TEST
 
-/* ThreadSanitizer and valgrind make a vfork a fork, and lose threads in a child that they did not see forked. */
+/* ThreadSanitizer and valgrind make a vfork a fork, and do not survive every fork of a program with threads. */
 static bool program_is_emulated(void)
 {
     const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
@@ -243,9 +243,13 @@ static void *lock_until_stopped(void *unused)
 START_TEST(no_child_inherits_the_lock_taken)
 {
     pthread_t thread;
+    if (program_is_emulated()) {
+        test_skip("fork with threads hangs in the sanitizer's runtime");
+        return;
+    }
     ck_assert_int_eq(pthread_create(&thread, NULL, lock_until_stopped, NULL), 0);
     for (int i = 0; i < 300; i++) {
-        pid_t child = i % 2 || program_is_emulated() ? fork() : raw_fork();
+        pid_t child = i % 2 ? fork() : raw_fork();
         if (child == 0) {
             uint64_t saved;
             alarm(10);
