@@ -12,10 +12,15 @@
 #include "base/log.h"
 #include "base/raw.h"
 #include "bounce/copy_arch.h"
+#include "bounce/guard.h"
 
+/* Otherwise this thread is about to fault on user memory, and must not have the signals blocked that say so. */
 static bool kernel_copies(void)
 {
-    return !COPY_ARCH_GUARDED || config.copy == COPY_KERNEL;
+    if (!COPY_ARCH_GUARDED || config.copy == COPY_KERNEL)
+        return true;
+    guard_thread();
+    return false;
 }
 
 /* Sandboxes may refuse process_vm_readv even on oneself. A copy that trusts the pointer then beats no I/O at all. */

@@ -27,7 +27,7 @@ bool guard_is_up(void);
 
 /*
  * Make sure that the calling thread has neither signal really blocked. One test when it is known, one system call on the
- * thread's first direct request. Async-signal-safe.
+ * thread's first direct request. The copies (copy.h) call it themselves. Async-signal-safe.
  */
 void guard_thread(void);
 

@@ -212,6 +212,9 @@ SCENARIO(masks_are_reported_back_as_they_were_set)
     pthread_sigmask(SIG_SETMASK, &all, same);
     say_set("old", &all);
     say_own_mask("all");
+    memset(&all, 0xff, sizeof(all)); /* also what the C library keeps for itself */
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    say_own_mask("every bit");
     direct_write_from_nowhere();
     sigprocmask(SIG_SETMASK, &all, &old);
     say_set("old", &old);

@@ -478,9 +478,12 @@ SCENARIO(four_threads_with_null_checks_by_fault_and_direct_io)
 
 SCENARIO(a_forked_child_has_the_handlers_and_its_faults)
 {
+    int status = 0;
     handle_with(SIGSEGV, describe_and_leave, 0);
     guard_may_rise();
     pid_t child = fork();
+    if (child != 0)
+        waitpid(child, &status, 0);
     if (sigsetjmp(back, 1) == 0)
         read_byte(child == 0 ? BAD_ADDRESS : BAD_ADDRESS + PAGE);
     if (child == 0) {
@@ -488,8 +491,6 @@ SCENARIO(a_forked_child_has_the_handlers_and_its_faults)
         signal(SIGSEGV, SIG_DFL);
         read_byte(BAD_ADDRESS);
     }
-    int status;
-    waitpid(child, &status, 0);
     say("the child's wait status %#x", (unsigned)status);
 }
 

@@ -32,10 +32,10 @@ void guard_may_rise(void)
 {
     if (direct_fd >= 0)
         return;
-    struct test_fs fs;
-    test_filesystems(&fs);
+    static struct test_fs fs[TEST_FS_MAX];
     static char path[8192];
-    snprintf(path, sizeof(path), "%s", path_in(fs.path, "direct"));
+    test_filesystems(fs);
+    snprintf(path, sizeof(path), "%s", path_in(fs[0].path, "direct"));
     direct_fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
     unlink(path);
     void *block;

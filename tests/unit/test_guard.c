@@ -181,6 +181,11 @@ START_TEST(no_guarded_call_is_made_where_the_kernel_copies)
 }
 END_TEST
 
+static void do_nothing(int number)
+{
+    (void)number;
+}
+
 /* --- Repairs ------------------------------------------------------------------------------------------------------ */
 
 static int repairs;
@@ -213,6 +218,17 @@ START_TEST(a_fault_of_a_copy_is_not_repaired)
 }
 END_TEST
 
+START_TEST(a_signal_that_is_sent_is_not_repaired)
+{
+    struct sigaction action = {.sa_handler = do_nothing};
+    install_guard();
+    guard_repair = repair_nowhere;
+    guard_sigaction(SIGSEGV, &action, NULL);
+    raise(SIGSEGV);
+    ck_assert_int_eq(repairs, 0);
+}
+END_TEST
+
 START_TEST(a_recovery_leaves_errno_alone)
 {
     install_guard();
@@ -224,11 +240,6 @@ START_TEST(a_recovery_leaves_errno_alone)
 END_TEST
 
 /* --- Installation ------------------------------------------------------------------------------------------------- */
-
-static void do_nothing(int number)
-{
-    (void)number;
-}
 
 static uint64_t kernel_mask_of(int number)
 {
@@ -404,6 +415,7 @@ int main(int argc, char **argv)
         no_guarded_call_is_made_where_the_kernel_copies,
         a_fault_elsewhere_is_offered_for_repair_and_goes_on,
         a_fault_of_a_copy_is_not_repaired,
+        a_signal_that_is_sent_is_not_repaired,
         a_recovery_leaves_errno_alone,
         handlers_installed_before_lose_the_two_from_their_masks,
         eight_threads_install_once,
