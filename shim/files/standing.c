@@ -288,6 +288,8 @@ void standing_end(void)
     struct standing out;
     for (int i = 0; table && i < STANDING_MAX; i++) {
         uint64_t saved;
+        if (!table->entries[i].file)
+            continue;
         process_lock(&saved);
         bool found = take_out(&table->entries[i], &out);
         process_unlock(&saved);
