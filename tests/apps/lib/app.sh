@@ -54,14 +54,9 @@ shimmed() {
 
 # counter NAME: its sum over all processes of the last `shimmed` command (every exec counts for itself).
 counter() {
-    local name=$1 sum=0 value file
-    for file in "$app_scratch"/stats/*.json; do
-        [ -e "$file" ] || fail "the shim wrote no statistics"
-        value=$(sed -n "s/.*\"$name\": *\([0-9][0-9]*\).*/\1/p" "$file")
-        [ -n "$value" ] || fail "no counter $name in the statistics"
-        sum=$((sum + value))
-    done
-    echo "$sum"
+    cat "$app_scratch"/stats/*.json 2>/dev/null |
+        awk -F'[:,]' -v key="\"$1\"" 'index($1, key) { sum += $2; found = 1 } END { if (!found) exit 1; print sum }' ||
+        fail "no counter $1 in the shim's statistics"
 }
 
 # expect NAME OPERATOR NUMBER: e.g. expect direct_writes -gt 0
