@@ -31,6 +31,7 @@
 struct process {
     _Atomic int owner;     /* pid of the process whose tables these are; 0: nobody has asked yet */
     _Atomic uint32_t lock; /* 0 free, 1 taken, 2 taken and somebody may be waiting */
+    _Atomic bool foreign;  /* a vfork child has asked for the tables, and was refused */
 } __attribute__((aligned(ARENA_ALIGNMENT)));
 
 enum start_state { NOT_STARTED, STARTING, STARTED, DISABLED };
@@ -165,9 +166,19 @@ bool process_owns_tables(void)
     int owner = atomic_load_explicit(&process->owner, memory_order_relaxed);
     if (owner == self)
         return true;
-    return owner == 0 && (atomic_compare_exchange_strong_explicit(&process->owner, &owner, self, memory_order_relaxed,
-                                                                  memory_order_relaxed) ||
-                          owner == self);
+    if (owner == 0 && (atomic_compare_exchange_strong_explicit(&process->owner, &owner, self, memory_order_relaxed,
+                                                               memory_order_relaxed) ||
+                       owner == self))
+        return true;
+    atomic_store_explicit(&process->foreign, true, memory_order_relaxed);
+    return false;
+}
+
+bool process_is_foreign(void)
+{
+    struct process *process = this_process();
+    /* Relaxed: a vfork child reads what it has written itself. */
+    return atomic_load_explicit(&process->foreign, memory_order_relaxed) && !process_owns_tables();
 }
 
 static uint64_t signal_bit(int number)

@@ -43,6 +43,12 @@ void *process_arena(size_t bytes);
 bool process_owns_tables(void);
 
 /*
+ * Is this a vfork child that has descriptors of its own by now? What the tables say of a number is its parent's then. One load as long as
+ * no vfork child has tried to change them.
+ */
+bool process_is_foreign(void);
+
+/*
  * The lock of the slow paths (open, close, growth): taken with every signal but SIGSEGV and SIGBUS blocked, so that no
  * handler can find it taken by its own thread; kept in wiped memory, so that no child can inherit it taken. Never held
  * while user memory is touched or a request is issued. `saved` receives the caller's signal mask.

@@ -171,7 +171,7 @@ int map_cover(struct map *map, uint64_t first, uint64_t blocks)
         return 0;
     uint64_t end = first + blocks;
     if (end > MAP_BLOCKS_MAX)
-        return -EFBIG;
+        return -EFBIG; /* such blocks are never covered */
     uint64_t unit = first / UNIT_BLOCKS;
     uint64_t unit_end = (end + UNIT_BLOCKS - 1) / UNIT_BLOCKS;
     /* A sequential writer: allocate ahead, up to a sixteenth of what is there, 1 MiB at most. */

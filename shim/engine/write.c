@@ -151,16 +151,17 @@ static int prepare_edge(struct chunk *chunk, uint64_t block, char *page)
 
 static int prepare_edges(struct chunk *chunk)
 {
-    if (chunk->length == 0)
-        return 0;
     uint64_t begin = (uint64_t)chunk->offset, end = begin + chunk->length;
-    char *page = chunk->data + round_up(chunk->length, POOL_PAGE);
-    int error = 0;
-    if (begin % BLOCK_SIZE != 0)
-        error = prepare_edge(chunk, begin / BLOCK_SIZE, page);
-    bool same_block = begin % BLOCK_SIZE != 0 && begin / BLOCK_SIZE == end / BLOCK_SIZE;
-    if (error == 0 && end % BLOCK_SIZE != 0 && !same_block)
-        error = prepare_edge(chunk, end / BLOCK_SIZE, page);
+    bool head = begin % BLOCK_SIZE != 0, tail = end % BLOCK_SIZE != 0;
+    if (chunk->length == 0 || !(head || tail))
+        return 0;
+    struct extent page;
+    int error = pool_take(&page, BLOCK_SIZE, is_nowait(chunk));
+    if (error == 0 && head)
+        error = prepare_edge(chunk, begin / BLOCK_SIZE, page.base);
+    if (error == 0 && tail && !(head && begin / BLOCK_SIZE == end / BLOCK_SIZE))
+        error = prepare_edge(chunk, end / BLOCK_SIZE, page.base);
+    pool_give(&page);
     return error;
 }
 
@@ -237,11 +238,7 @@ static void cancel_accounting(struct chunk *chunk)
  */
 static int prepare(struct chunk *chunk, struct cursor *cursor)
 {
-    bool partial = chunk->accounting == ACCOUNT_ANNOUNCED;
-    size_t bytes = round_up(chunk->length, POOL_PAGE);
-    if (partial && ((uint64_t)chunk->offset % BLOCK_SIZE != 0 || chunk->length % BLOCK_SIZE != 0))
-        bytes += POOL_PAGE;
-    int error = pool_take(&chunk->pages, bytes, is_nowait(chunk));
+    int error = pool_take(&chunk->pages, chunk->length, is_nowait(chunk));
     if (error != 0)
         return error;
     chunk->data = chunk->pages.base;

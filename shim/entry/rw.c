@@ -76,7 +76,8 @@ static ssize_t write_watched(const struct fd_view *view, const struct rw_call *c
 /* Carry out a call on a view that is ours. @return as the call returns, with errno. */
 static ssize_t carry_out(const struct fd_view *view, const struct rw_call *call, const struct transfer *transfer)
 {
-    if (transfer->length == 0)
+    /* Nothing to do, or an end beyond what a file can have: the kernel knows what to say. */
+    if (transfer->length == 0 || transfer->offset > INT64_MAX - (int64_t)transfer->length)
         return pass_on(call);
     if (view->state == FD_WATCHED)
         return call->is_write ? write_watched(view, call, transfer->length, transfer->offset) : pass_on(call);

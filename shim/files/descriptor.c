@@ -101,6 +101,8 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
             return fd_classify(view, nowait);
         case FD_WATCHED:
         case FD_DIRECT:
+            if (process_is_foreign())
+                return fd_classify(view, nowait);
             if (!fd_word_hold(fd, word))
                 continue;
             view->file = fd_word_file(word);
