@@ -11,6 +11,7 @@ build=$(cd "${1:-build}" && pwd)
 shim=$build/libbounceshim.so
 scratch=
 failures=0
+wrong=0
 
 wanted=${BOUNCEIO_DEMO_DIR:-$build}
 
@@ -136,7 +137,7 @@ race() {
     row "  $(thousands "$writes") writes of $size: blocks with a wrong checksum" \
         "$(thousands "$without") of $(thousands "$(number blocks "$scratch/without")")" \
         "$(good "$(thousands "$with")") of $(thousands "$(number blocks "$scratch/with")")"
-    require "without bounceio, some blocks are not what was checksummed" [ "$without" -gt 0 ]
+    wrong=$((wrong + without))
     require "with bounceio, every block is what was checksummed" [ "$with" -eq 0 ]
     require "with bounceio, every block is verified" \
         [ "$(number verified "$scratch/with")" -eq "$(number blocks "$scratch/with")" ]
@@ -145,7 +146,7 @@ race() {
 # Real data: programs and libraries, as tar packs them. A slow disk gets a smaller file, to stay within two minutes.
 make_large_file() {
     timed make_tar
-    if [ "${seconds%%.*}" -ge 15 ]; then
+    if [ "${seconds%%.*}" -ge 30 ]; then
         truncate -s $((256 << 20)) "$scratch/original"
     fi
     truncate -s '/1M' "$scratch/original"
@@ -220,13 +221,15 @@ read_damaged_file() {
 }
 
 choose_directory
-echo "bounceio on $(findmnt -no FSTYPE -T "$scratch" || stat -f -c %T "$scratch"), in ${scratch%/*}, Linux $(uname -r)"
+echo "bounceio on $(findmnt -nvo FSTYPE -T "$scratch" | tail -n 1 || stat -f -c %T "$scratch"), in ${scratch%/*}, Linux $(uname -r)"
 echo
 echo "$bold$(row "" "without bounceio" "with bounceio")$plain"
 row "a thread changes the buffer during each write" "" ""
 race 4K 2000
 race 64K 2000
 race 1M 500
+# Of all sizes together: where the kernel copies (tmpfs, btrfs with data checksums) small writes are hard to catch.
+require "without bounceio, some blocks are not what was checksummed" [ $wrong -gt 0 ]
 make_large_file
 copy_large_file
 read_large_file
