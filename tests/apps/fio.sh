@@ -8,7 +8,8 @@ direct_works() {
     dd if=/dev/zero of="$1/probe" bs="$2" count=1 oflag=direct status=none 2>/dev/null
 }
 
-# job_file DIRECTORY ENGINE OFFSET: one process per job, each with a file of its own, all at once; buffers lie OFFSET bytes behind a page boundary.
+# job_file DIRECTORY ENGINE OFFSET: one process per job, each with a file of its own, all at once. Buffers lie OFFSET bytes
+# behind a page boundary.
 job_file() {
     local directory=$1 engine=$2 offset=$3 size
     cat <<END
@@ -19,6 +20,7 @@ direct=1
 iomem_align=$offset
 verify=crc32c
 verify_fatal=1
+verify_state_save=0
 do_verify=1
 randrepeat=1
 fallocate=none
@@ -60,20 +62,23 @@ every_engine_verifies() {
     done
 }
 
-jobs_share_one_file() {
-    local directory=$2
-    shimmed fio --name=shared --filename="$directory/shared" --ioengine=psync --direct=1 --rw=randwrite --bs=4k --size=4M \
-        --offset_increment=4M --numjobs=4 --thread --group_reporting --verify=crc32c --verify_fatal=1 --do_verify=1 \
-        --output-format=terse
-    writes_were_bounced
-    reads_were_verified
+# share ENGINE SIZE OPTION...: four jobs write their own parts of one file.
+share() {
+    local engine=$1 size=$2
+    shift 2
     rm -f "$directory/shared"
-    shimmed fio --name=shared --filename="$directory/shared" --ioengine=pvsync2 --direct=1 --rw=randwrite --bs=8k --size=4M \
-        --offset_increment=4M --numjobs=4 --group_reporting --verify=crc32c --verify_fatal=1 --do_verify=1 \
-        --output-format=terse
+    shimmed fio --name=shared --filename="$directory/shared" --ioengine="$engine" --direct=1 --rw=randwrite --bs="$size" \
+        --size=4M --offset_increment=4M --numjobs=4 --group_reporting --verify=crc32c --verify_fatal=1 \
+        --verify_state_save=0 --do_verify=1 --output-format=terse "$@"
     writes_were_bounced
     reads_were_verified
 }
 
+threads_and_processes_share_one_file() {
+    local directory=$2
+    share psync 4k --thread
+    share pvsync2 8k
+}
+
 on_each_filesystem every_engine_verifies
-on_each_filesystem jobs_share_one_file
+on_each_filesystem threads_and_processes_share_one_file
