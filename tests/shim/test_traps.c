@@ -55,6 +55,9 @@ static void write_mapping(const struct test_fs *fs, size_t length, size_t kept, 
 
     if (readable > length)
         readable = length;
+    /* New files: changed behind the shim's back, the old ones would be suspect. */
+    unlink(source);
+    unlink(target);
     make_file_behind(source, SOURCE, kept);
     make_file_behind(target, BEFORE, size);
     unsigned char *map = map_untouched(source, length, sharing);
@@ -125,8 +128,10 @@ START_TEST(short_copies_are_counted)
     struct test_fs fs[TEST_FS_MAX];
 
     test_filesystems(fs);
+    uint64_t before = counters().short_copies;
+
     write_mapping(&fs[0], 64 * K, 32 * K, MAP_SHARED);
-    ck_assert_uint_eq(counters().short_copies, 1);
+    ck_assert_uint_eq(counters().short_copies, before + 1);
 }
 END_TEST
 
