@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/config.h"
 #include "base/process.h"
 #include "base/stats.h"
 #include "base/step.h"
@@ -15,6 +16,7 @@
 #include "checksum/announce.h"
 #include "checksum/window.h"
 #include "engine/decide.h"
+#include "engine/detect.h"
 #include "engine/issue.h"
 #include "engine/landing.h"
 #include "engine/report.h"
@@ -346,12 +348,15 @@ static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t a
             chunk->offset = offset;
         }
     }
+    const struct cursor start = *cursor;
     ssize_t result = prepare(chunk, cursor);
     if (result == 0) {
         STEP("issue");
         int fd = chunk->view->fd;
         result = chunk->length ? issue_write(fd, chunk->data, chunk->length, asked, chunk->flags)
                                : issue_bad_write(fd, chunk->asked, asked, chunk->flags);
+        if (config.detect && result > 0)
+            detect_change(chunk->view, start, chunk->data, (size_t)result, chunk->offset);
         bool certain = fd_view_is_current(chunk->view);
         if (by_file_offset && result > 0)
             certain = certain && offset_was_exclusive(&use) && issue_file_offset(fd) == chunk->offset + result;
