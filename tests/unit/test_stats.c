@@ -71,6 +71,26 @@ START_TEST(a_thread_stays_in_one_shard)
 }
 END_TEST
 
+static void *shard_of_a_thread(void *shard)
+{
+    stats_add(STAT_mismatches, 1);
+    *(unsigned *)shard = stats_my_shard;
+    return NULL;
+}
+
+START_TEST(threads_count_in_different_shards)
+{
+    unsigned shards[2];
+    become_the_loader("shards");
+    for (int i = 0; i < 2; i++) {
+        pthread_t thread;
+        ck_assert_int_eq(pthread_create(&thread, NULL, shard_of_a_thread, &shards[i]), 0);
+        pthread_join(thread, NULL);
+    }
+    ck_assert_uint_ne(shards[0], shards[1]);
+}
+END_TEST
+
 START_TEST(what_a_forked_child_counts_is_seen_by_its_parent)
 {
     become_the_loader("fork");
@@ -198,6 +218,21 @@ START_TEST(a_child_says_nothing_while_the_loader_lives)
 }
 END_TEST
 
+START_TEST(a_child_reports_after_a_loader_that_has_reported_and_is_about_to_end)
+{
+    become_the_loader("ending");
+    stats_report();
+    pid_t child = fork();
+    if (child == 0) {
+        stats_add(STAT_direct_writes, 5);
+        stats_report();
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    ck_assert_int_eq(stats_read(report_path, "direct_writes"), 5);
+}
+END_TEST
+
 /* A loader that ends in one of two ways while its child goes on and reports after it. */
 static void report_of_a_child_that_outlives_its_parent(bool loader_reports)
 {
@@ -267,6 +302,7 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {
         counts_of_many_threads_add_up,
         a_thread_stays_in_one_shard,
+        threads_count_in_different_shards,
         what_a_forked_child_counts_is_seen_by_its_parent,
         the_structure_of_the_public_header_has_the_same_counters,
         the_report_has_every_counter_under_its_name,
@@ -277,6 +313,7 @@ int main(int argc, char **argv)
         a_report_to_a_pipe_is_written_through_it,
         a_report_to_stderr_survives_its_closing,
         a_child_says_nothing_while_the_loader_lives,
+        a_child_reports_after_a_loader_that_has_reported_and_is_about_to_end,
         a_child_that_outlives_a_reporting_loader_reports_again,
         a_child_that_outlives_a_killed_loader_reports_for_it,
         a_report_that_cannot_be_written_is_a_warning,
