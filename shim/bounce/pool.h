@@ -16,7 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { POOL_PAGE = 4096, POOL_SLAB = 2 << 20, POOL_EXTENT_MAX = 4 << 20 };
+/* The largest extent: 4 MiB and a few pages for the edges of a request. */
+enum { POOL_PAGE = 4096, POOL_SLAB = 2 << 20, POOL_EXTENT_MAX = (4 << 20) + (256 << 10) };
 
 struct extent {
     void *base;     /* POOL_PAGE aligned; NULL: holds nothing */

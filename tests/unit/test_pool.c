@@ -144,9 +144,9 @@ START_TEST(a_long_extent_crosses_slab_borders)
 {
     struct extent extent, other;
     build_pool(4 * MIB, 4 * MIB);
-    ck_assert_int_eq(pool_take(&extent, POOL_EXTENT_MAX, true), 0);
+    ck_assert_int_eq(pool_take(&extent, 4 * MIB, true), 0);
     ck_assert_int_eq(pool_take(&other, POOL_PAGE, true), -EAGAIN);
-    memset(extent.base, 1, POOL_EXTENT_MAX);
+    memset(extent.base, 1, 4 * MIB);
     pool_give(&extent);
     ck_assert_int_eq(pool_take(&other, POOL_PAGE, true), 0);
 }
@@ -242,7 +242,7 @@ START_TEST(nowait_makes_no_system_call)
         struct extent extent;
         build_pool(4 * MIB, 64 * MIB);
         allow_no_system_call();
-        bool good = take_all(extents, POOL_PAGE) == 1024 && pool_take(&extent, POOL_EXTENT_MAX, true) == -EAGAIN &&
+        bool good = take_all(extents, POOL_PAGE) == 1024 && pool_take(&extent, 4 * MIB, true) == -EAGAIN &&
                     pool_take(&extent, POOL_EXTENT_MAX + 1, true) == -EAGAIN;
         give_all(extents, 1024);
         syscall(SYS_exit_group, good ? 0 : 1); /* sanitizers do more in _exit() */
@@ -259,7 +259,7 @@ START_TEST(a_blocking_take_grows_the_pool)
     struct extent extent;
     build_pool(2 * MIB, 8 * MIB);
     ck_assert_uint_eq(take_all(extents, POOL_PAGE), 512);
-    ck_assert_int_eq(pool_take(&extent, POOL_EXTENT_MAX, false), 0);
+    ck_assert_int_eq(pool_take(&extent, 4 * MIB, false), 0);
     ck_assert_int_ge(extent.first, 0);
     memset(extent.base, 1, POOL_EXTENT_MAX);
     ck_assert_uint_eq(counted(STAT_pool_grows), 2);
