@@ -142,11 +142,12 @@ $(BUILD)/shim.map: shim/base/symbols.h Makefile
 	@mkdir -p $(@D)
 	$(Q)printf '%s\n' "$$MAP_SOURCE" | $(CC) -E -P -undef -Ishim -x c - >$@
 
+PC = sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|'
+
 $(BUILD)/bounceio.pc: bounceio.pc.in Makefile
 	$(call say,GEN,$@)
 	@mkdir -p $(@D)
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
-		$< >$@
+	$(Q)$(PC) $< >$@
 
 # ---- Tests and examples ----
 
@@ -235,7 +236,7 @@ install: all
 	$(INSTALL) -m 755 $(BUILD)/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
 	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(SOVERSION)
 	ln -sf $(LIBRARY).$(SOVERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
-	$(INSTALL) -m 644 $(BUILD)/bounceio.pc $(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc
+	$(PC) bounceio.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc
 	$(INSTALL) -m 644 include/bounceio.h $(DESTDIR)$(INCLUDEDIR)/bounceio.h
 ifneq ($(CLI_OBJECTS),)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)
