@@ -37,14 +37,17 @@ static __attribute__((noinline)) unsigned char read_byte_deep_down(int depth)
 }
 
 /* An address in a mapping whose file has shrunk: SIGBUS. */
+static uintptr_t beyond;
+
 static uintptr_t beyond_file(void)
 {
     int fd = memfd_create("shrunk", MFD_CLOEXEC);
-    char *file = mmap((void *)0x7000000000, 2 * PAGE, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+    char *file = mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
     if (file == MAP_FAILED || ftruncate(fd, PAGE) != 0)
         support_die("no mapping");
     close(fd);
-    return (uintptr_t)file + PAGE;
+    beyond = (uintptr_t)file + PAGE;
+    return beyond;
 }
 
 static void handle_with(int number, void (*handler)(int, siginfo_t *, void *), int flags)
@@ -71,7 +74,10 @@ static void say_own_mask(const char *what)
 static void describe_and_leave(int number, siginfo_t *info, void *context)
 {
     ucontext_t *interrupted = context;
-    say("signal %d code %d address %p", number, info->si_code, info->si_addr);
+    if (beyond != 0 && info->si_addr == (void *)beyond)
+        say("signal %d code %d beyond the file", number, info->si_code);
+    else
+        say("signal %d code %d address %p", number, info->si_code, info->si_addr);
     say_own_mask("mask in the handler");
     say_mask("mask to return to", &interrupted->uc_sigmask);
     siglongjmp(back, ++times);

@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -247,6 +248,16 @@ START_TEST(a_thread_that_has_blocked_every_signal_survives_a_bad_pointer)
 }
 END_TEST
 
+/* ThreadSanitizer runs handlers late, with every signal really blocked: a bad pointer in one is fatal, and not our doing. */
+static bool handlers_may_fault(void)
+{
+    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
+    if (sanitizer == NULL || strcmp(sanitizer, "tsan") != 0)
+        return true;
+    test_skip("ThreadSanitizer blocks every signal in handlers");
+    return false;
+}
+
 static volatile int handled;
 
 static void fault_in_handler(int number)
@@ -256,20 +267,21 @@ static void fault_in_handler(int number)
         handled++;
 }
 
-static void raise_with(void (*handler)(int), int flags)
+/* Raise a signal whose handler has a full mask and these flags. @return whether it survived its faults. */
+static bool raise_with(int flags)
 {
-    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+    struct sigaction action = {.sa_handler = fault_in_handler, .sa_flags = flags};
     sigfillset(&action.sa_mask);
-    ck_assert_int_eq(guard_sigaction(SIGUSR1, &action, NULL), 0);
     handled = 0;
-    raise(SIGUSR1);
-    ck_assert_int_eq(handled, 1);
+    return guard_sigaction(SIGUSR1, &action, NULL) == 0 && raise(SIGUSR1) == 0 && handled == 1;
 }
 
 START_TEST(a_handler_with_a_full_mask_survives_a_bad_pointer)
 {
+    if (!handlers_may_fault())
+        return;
     install_guard();
-    raise_with(fault_in_handler, 0);
+    ck_assert(raise_with(0));
 }
 END_TEST
 
@@ -282,31 +294,39 @@ static void use_alternate_stack(void)
 
 START_TEST(a_handler_on_an_alternate_stack_survives_a_bad_pointer)
 {
+    if (!handlers_may_fault())
+        return;
     install_guard();
     use_alternate_stack();
-    raise_with(fault_in_handler, SA_ONSTACK);
+    ck_assert(raise_with(SA_ONSTACK));
 }
 END_TEST
+
+static volatile bool survived_beneath;
 
 static void fault_beneath(int number)
 {
     (void)number;
-    raise_with(fault_in_handler, SA_NODEFER);
+    survived_beneath = raise_with(SA_NODEFER);
 }
 
 START_TEST(a_handler_that_interrupted_a_handler_survives_a_bad_pointer)
 {
+    if (!handlers_may_fault())
+        return;
     install_guard();
     use_alternate_stack();
     struct sigaction action = {.sa_handler = fault_beneath, .sa_flags = SA_ONSTACK};
     ck_assert_int_eq(guard_sigaction(SIGUSR2, &action, NULL), 0);
     raise(SIGUSR2);
-    ck_assert_int_eq(handled, 1);
+    ck_assert(survived_beneath);
 }
 END_TEST
 
 START_TEST(an_interrupted_copy_goes_on_after_a_handler_whose_copies_fault)
 {
+    if (!handlers_may_fault())
+        return;
     install_guard();
     static unsigned char mine[1 << 20];
     unsigned char *source = map_pages(sizeof(mine));
