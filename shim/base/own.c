@@ -35,7 +35,8 @@ int own_take(int fd, _Atomic int *holder)
         return raised;
     for (int i = 0; i < OWN_MAX; i++) {
         _Atomic int *nobody = NULL;
-        if (atomic_load(&table[i].holder) == holder || atomic_compare_exchange_strong(&table[i].holder, &nobody, holder))
+        if (atomic_load(&table[i].holder) == holder ||
+            atomic_compare_exchange_strong(&table[i].holder, &nobody, holder))
             return 0;
     }
     own_close(holder);

@@ -27,7 +27,8 @@ void announce_close(struct announcement *announcement)
 }
 
 /* The word is not idle, and no live request was seen over the block: take it over, if that is still so. @return sole owner? */
-static bool claim_orphan(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending, uint64_t mine)
+static bool claim_orphan(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending,
+                         uint64_t mine)
 {
     STEP("look again");
     uint64_t claimed = WORD_CLAIMED;
@@ -40,7 +41,8 @@ static bool claim_orphan(const struct announcement *announcement, uint64_t block
 }
 
 /* Put `mine` into the pending word, or join whoever is there. @return true for the sole owner. */
-static bool take_pending(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending, uint64_t mine)
+static bool take_pending(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending,
+                         uint64_t mine)
 {
     for (;;) {
         uint64_t seen = WORD_IDLE;

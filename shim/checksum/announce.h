@@ -44,7 +44,8 @@ void announce_close(struct announcement *announcement);
 struct edge {
     uint64_t block;
     struct block_words *words;
-    uint64_t base;  /* current as it was when the announcement stood; WORD_UNKNOWN: the rest of the block is not vouched for */
+    uint64_t
+        base; /* current as it was when the announcement stood; WORD_UNKNOWN: the rest of the block is not vouched for */
     bool sole;      /* nobody else was over the block when it was announced */
     bool rest_zero; /* the rest of the block is beyond the end of the file */
     bool poisoned;

@@ -25,7 +25,8 @@ static void raise_high(struct session_file *self, uint64_t entries)
         ;
 }
 
-int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind, enum flight_transport transport)
+int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
+                 enum flight_transport transport)
 {
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
     unsigned start = first_choice();
@@ -36,8 +37,8 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
         if ((state & 0xff) != FLIGHT_FREE)
             continue;
         /* Acquire: pairs with the release in flight_leave. */
-        if (!atomic_compare_exchange_strong_explicit(&flight->state, &state, state | FLIGHT_FILLING, memory_order_acquire,
-                                                     memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&flight->state, &state, state | FLIGHT_FILLING,
+                                                     memory_order_acquire, memory_order_relaxed))
             continue;
         raise_high(self, index + 1);
         atomic_store_explicit(&flight->map_id, map_id, memory_order_relaxed);
@@ -119,7 +120,8 @@ static bool look(const struct look *look, bool nowait)
 }
 
 enum {
-    KINDS_ALL = 1 << FLIGHT_WRITE | 1 << FLIGHT_QUESTION | 1 << FLIGHT_MUTATOR | 1 << FLIGHT_ADOPTION | 1 << FLIGHT_SETTLER,
+    KINDS_ALL =
+        1 << FLIGHT_WRITE | 1 << FLIGHT_QUESTION | 1 << FLIGHT_MUTATOR | 1 << FLIGHT_ADOPTION | 1 << FLIGHT_SETTLER,
     KINDS_WRITING = 1 << FLIGHT_WRITE | 1 << FLIGHT_MUTATOR,
 };
 
@@ -130,7 +132,8 @@ static const struct flight *own_entry(int entry)
 
 bool flight_others_over(uint64_t map_id, uint64_t block, int self, bool nowait)
 {
-    return look(&(struct look){.map_id = map_id, .block = block, .kinds = KINDS_ALL, .except = own_entry(self)}, nowait);
+    return look(&(struct look){.map_id = map_id, .block = block, .kinds = KINDS_ALL, .except = own_entry(self)},
+                nowait);
 }
 
 bool flight_mutator_covers(uint64_t map_id, uint64_t block, bool nowait)

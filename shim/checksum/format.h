@@ -78,15 +78,15 @@ struct map_header {
     uint64_t identity_sum; /* XXH3-based sum of `identity` */
     uint8_t pad[256 - sizeof(struct map_identity) - 8];
     /* Mutable from here; changed only atomically. */
-    _Atomic uint64_t boot[2];            /* boot id of the last session that opened the map */
-    _Atomic uint64_t bound_device;       /* st_dev the map is bound to while a session uses it */
-    _Atomic uint64_t flags;              /* MAP_CHANGED_OUTSIDE ... */
-    _Atomic uint64_t windows;            /* how many windows the file has: their region words may be touched */
-    _Atomic int64_t window_issue;        /* time window of our last write: nanoseconds of CLOCK_REALTIME */
-    _Atomic int64_t window_completion;   /* not before window_issue, but for a clock that was stepped back */
-    _Atomic uint64_t unsettled;          /* mutators at work (or dead and not settled) */
+    _Atomic uint64_t boot[2];              /* boot id of the last session that opened the map */
+    _Atomic uint64_t bound_device;         /* st_dev the map is bound to while a session uses it */
+    _Atomic uint64_t flags;                /* MAP_CHANGED_OUTSIDE ... */
+    _Atomic uint64_t windows;              /* how many windows the file has: their region words may be touched */
+    _Atomic int64_t window_issue;          /* time window of our last write: nanoseconds of CLOCK_REALTIME */
+    _Atomic int64_t window_completion;     /* not before window_issue, but for a clock that was stepped back */
+    _Atomic uint64_t unsettled;            /* mutators at work (or dead and not settled) */
     _Atomic uint64_t unsettled_generation; /* raised with every mutator that enters */
-    _Atomic uint64_t settle_lock;        /* session slot + 1 of who settles, 0 nobody */
+    _Atomic uint64_t settle_lock;          /* session slot + 1 of who settles, 0 nobody */
     uint8_t pad2[FORMAT_PAGE - 256 - 10 * 8];
 };
 _Static_assert(sizeof(struct map_header) == FORMAT_PAGE, "the header is one page");

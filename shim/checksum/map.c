@@ -94,7 +94,8 @@ static int create_file(int maps, const char *name, const struct map_key *key)
     memcpy(header.identity.filesystem, key->filesystem, sizeof key->filesystem);
     machine_id(header.identity.machine);
     while (header.identity.map_id == 0)
-        if (raw(SYS_getrandom, &header.identity.map_id, sizeof header.identity.map_id, 0) != sizeof header.identity.map_id)
+        if (raw(SYS_getrandom, &header.identity.map_id, sizeof header.identity.map_id, 0) !=
+            sizeof header.identity.map_id)
             header.identity.map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
     header.identity_sum = identity_sum(&header.identity);
     header.boot[0] = session_state->boot[0];
@@ -150,7 +151,8 @@ static int set_aside(int maps, const char *name)
     char bad[MAP_NAME_BYTES + 8];
     log_format(bad, sizeof bad, "%s.bad", name);
     long result = raw(SYS_renameat2, maps, name, maps, bad, 0);
-    log_warn("map \"%s\" is damaged or of a foreign version: set aside as \"%s\", every block is unknown again", name, bad);
+    log_warn("map \"%s\" is damaged or of a foreign version: set aside as \"%s\", every block is unknown again", name,
+             bad);
     return (int)result;
 }
 
@@ -216,8 +218,9 @@ static int open_file(int maps, struct map *map, const struct map_key *key, struc
         return set_aside(maps, map->name) == 0 ? -ENOENT : -EINVAL;
     static atomic_flag said = ATOMIC_FLAG_INIT;
     if (!atomic_flag_test_and_set(&said))
-        log_warn("map \"%s\" belongs to another machine: pages are stable but not checksummed (a store is for one host)",
-                 map->name);
+        log_warn(
+            "map \"%s\" belongs to another machine: pages are stable but not checksummed (a store is for one host)",
+            map->name);
     return -EXDEV;
 }
 
@@ -242,7 +245,7 @@ int map_open(struct map *map, const struct map_key *key, bool create)
     if (maps < 0)
         return maps;
     map_name(map->name, key);
-    struct stat status;
+    struct stat status = {0};
     int fd = open_file(maps, map, key, &status);
     if (fd == -ENOENT && create) {
         error = create_file(maps, map->name, key);

@@ -29,7 +29,8 @@ static int attach_window(struct map *map, int fd, unsigned window)
 {
     if (atomic_load_explicit(&map->windows[window], memory_order_relaxed))
         return 0;
-    long base = raw(SYS_mmap, NULL, window_bytes(window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, window_offset(window));
+    long base =
+        raw(SYS_mmap, NULL, window_bytes(window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, window_offset(window));
     if (raw_failed(base))
         return (int)base;
     raw(SYS_madvise, base, window_bytes(window), MADV_DONTFORK);

@@ -7,7 +7,8 @@
 #include "checksum/session.h"
 #include "checksum/window.h"
 
-void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks, enum flight_transport transport)
+void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
+                 enum flight_transport transport)
 {
     struct map_header *header = map->header;
     mutation->map = map;

@@ -18,7 +18,8 @@ struct mutation {
 };
 
 /* Before the change: everything in [first, first + blocks) may change. FLIGHT_TO_END: from first on. */
-void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks, enum flight_transport transport);
+void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
+                 enum flight_transport transport);
 
 /* After the change: blocks [first, first + blocks), a part of the range opened, are unknown. 0 blocks: nothing was changed, the window stands. */
 void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks);

@@ -26,7 +26,8 @@ enum { FLIGHT_BEYOND = -1 };
 int session_open(void);
 
 /* Enter a request into the table, visible to everybody when this returns (sequentially consistent). Never fails. */
-int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind, enum flight_transport transport);
+int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
+                 enum flight_transport transport);
 void flight_leave(int entry);
 
 /*

@@ -27,7 +27,7 @@ static struct {
 static struct store_state {
     _Atomic(struct store_shared *) shared;
     bool failed;
-} *state;
+} * state;
 
 static void store_start(void)
 {

@@ -23,7 +23,7 @@ ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page
 /* The part of a block that a reader is about to hand to the program. */
 struct block_part {
     uint64_t block;
-    char *bytes;   /* in our memory: [begin, begin + length) of the block */
+    char *bytes; /* in our memory: [begin, begin + length) of the block */
     size_t begin;
     size_t length;
 };

@@ -34,8 +34,9 @@ static __attribute__((noinline)) void report(const struct fd_view *view, size_t 
     char path[FILE_PATH_BYTES];
     file_path(view->fd, path);
     stats_add(STAT_unstable_buffers, 1);
-    log_warn("buffer changed in flight: path=\"%s\" offset=%lld length=%zu first_difference=%zu, by a write called from", path,
-             (long long)offset, length, at);
+    log_warn(
+        "buffer changed in flight: path=\"%s\" offset=%lld length=%zu first_difference=%zu, by a write called from",
+        path, (long long)offset, length, at);
     log_backtrace();
 }
 

@@ -66,7 +66,8 @@ static int verify_part(const struct part *part, struct extent *pages, ssize_t le
                               .at_end = (size_t)length < part->length,
                               .nowait = is_nowait(part),
                               .scratch = (char *)pages->base + (pages->pages - 1) * (size_t)POOL_PAGE};
-    readout.certain = (part->offset != TRANSFER_FILE_OFFSET || offset_was_exclusive(use)) && fd_view_is_current(part->view);
+    readout.certain =
+        (part->offset != TRANSFER_FILE_OFFSET || offset_was_exclusive(use)) && fd_view_is_current(part->view);
     return readout.offset < 0 ? 0 : verify_readout(&readout);
 }
 

@@ -44,11 +44,8 @@ __attribute__((noinline)) void report_mismatch(int fd, uint64_t block, uint64_t 
     unsigned slot = atomic_load_explicit(&slot_now, memory_order_acquire);
     bounceio_mismatch_callback *callback = atomic_load(&slots[slot].callback);
     if (callback) {
-        const struct bounceio_mismatch mismatch = {.path = path,
-                                                   .offset = block * BLOCK_SIZE,
-                                                   .length = BLOCK_SIZE,
-                                                   .expected = expected,
-                                                   .found = found};
+        const struct bounceio_mismatch mismatch = {
+            .path = path, .offset = block * BLOCK_SIZE, .length = BLOCK_SIZE, .expected = expected, .found = found};
         callback(&mismatch, atomic_load(&slots[slot].argument));
     }
     errno = saved_errno;
@@ -65,7 +62,8 @@ __attribute__((noinline)) void report_changed_outside(int fd)
 {
     char path[FILE_PATH_BYTES];
     file_path(fd, path);
-    log_warn("changed outside: path=\"%s\" was changed by a program without bounceio; its blocks take the checksum of what is "
+    log_warn("changed outside: path=\"%s\" was changed by a program without bounceio; its blocks take the checksum of "
+             "what is "
              "read from now on (run both programs with bounceio, or: bounceio adopt --trust \"%s\")",
              path, path);
 }

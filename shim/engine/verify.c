@@ -129,9 +129,8 @@ void verify_and_count(const struct readout *readout, struct tally *tally)
                     tally);
     }
     if (end % BLOCK_SIZE != 0 && whole_end >= whole_first) {
-        struct block_part part = {.block = whole_end,
-                                  .bytes = readout->data + (whole_end * BLOCK_SIZE - begin),
-                                  .length = end % BLOCK_SIZE};
+        struct block_part part = {
+            .block = whole_end, .bytes = readout->data + (whole_end * BLOCK_SIZE - begin), .length = end % BLOCK_SIZE};
         if (readout->at_end)
             settle_last(readout, &part, tally);
         else

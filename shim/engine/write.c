@@ -215,7 +215,8 @@ static int open_accounting(struct chunk *chunk)
             return error;
     }
     if (chunk->accounting == ACCOUNT_LANDING) {
-        landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length, landing_appends(chunk->view, chunk->flags));
+        landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length,
+                     landing_appends(chunk->view, chunk->flags));
         return 0;
     }
     announce_open(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, TRANSPORT_BLOCKING, is_nowait(chunk));
@@ -401,7 +402,9 @@ ssize_t transfer_write(const struct fd_view *view, const struct transfer *transf
                               .asked = wanted,
                               .length = wanted,
                               .flags = transfer->flags,
-                              .accounting = !has_map ? ACCOUNT_NONE : appends ? ACCOUNT_LANDING : ACCOUNT_ANNOUNCED};
+                              .accounting = !has_map  ? ACCOUNT_NONE
+                                            : appends ? ACCOUNT_LANDING
+                                                      : ACCOUNT_ANNOUNCED};
         chunk.offset = transfer->offset == TRANSFER_FILE_OFFSET ? transfer->offset : transfer->offset + (int64_t)done;
         result = write_chunk(&chunk, &cursor, chunk.offset);
         if (result < 0)

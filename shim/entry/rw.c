@@ -158,8 +158,7 @@ EXPORT ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
 {
     if (likely(fd_reads_pass(fd)))
         return next.pread(fd, buffer, length, offset);
-    return rw_slow(
-        &(struct rw_call){.form = RW_PREAD, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
+    return rw_slow(&(struct rw_call){.form = RW_PREAD, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)

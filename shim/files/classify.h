@@ -23,7 +23,8 @@ static inline struct offset *fd_word_offset(uint64_t word)
     return index ? offset_at(index - 1) : NULL;
 }
 
-static inline uint64_t fd_word_make(enum fd_state state, unsigned flags, const struct file *file, const struct offset *offset)
+static inline uint64_t fd_word_make(enum fd_state state, unsigned flags, const struct file *file,
+                                    const struct offset *offset)
 {
     return (uint64_t)state | flags | (file ? (uint64_t)(file_index(file) + 1) << 24 : 0) |
            (offset ? (uint64_t)(offset_index(offset) + 1) << 44 : 0);

@@ -211,8 +211,8 @@ void fd_range_closed(unsigned first, unsigned last)
 
 void fd_flags_changed(void)
 {
-    const unsigned changing = FD_STATES(FD_NEW) | FD_STATES(FD_FILE) | FD_STATES(FD_WATCHED) | FD_STATES(FD_DIRECT) |
-                              FD_STATES(FD_EXCLUDED);
+    const unsigned changing =
+        FD_STATES(FD_NEW) | FD_STATES(FD_FILE) | FD_STATES(FD_WATCHED) | FD_STATES(FD_DIRECT) | FD_STATES(FD_EXCLUDED);
     if (!process_owns_tables())
         return;
     for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {

@@ -35,7 +35,7 @@ enum fd_state {
 
 enum fd_flag {
     FD_APPEND = 1 << 4,
-    FD_STREAM = 1 << 5,  /* a stdio stream writes to it without our seeing it */
+    FD_STREAM = 1 << 5, /* a stdio stream writes to it without our seeing it */
     FD_WRITABLE = 1 << 6,
     FD_READABLE = 1 << 7,
 };

@@ -21,7 +21,7 @@ static struct file_table {
     uint32_t high;             /* objects [0, high) have been used */
     _Atomic uint32_t unreferenced;
     struct file files[FILE_MAX];
-} *table;
+} * table;
 
 static void file_start(void)
 {

@@ -18,15 +18,15 @@ enum { FILE_MAX = 32768, FILE_PATH_BYTES = 4096 };
 
 struct file {
     _Atomic uint32_t references;
-    _Atomic bool in_use;      /* changed with the process lock held */
-    bool is_device;           /* bounced, never a map */
-    _Atomic bool unlinked;    /* had no name left when its last descriptor was closed */
+    _Atomic bool in_use;         /* changed with the process lock held */
+    bool is_device;              /* bounced, never a map */
+    _Atomic bool unlinked;       /* had no name left when its last descriptor was closed */
     _Atomic uint32_t suspicions; /* in-place reads that were suspected wrongly */
     uint64_t device, inode;
     uint32_t offset_align; /* of direct I/O, bytes; 512 when the filesystem does not say */
     uint32_t memory_align;
-    uint32_t next;    /* hash chain, index + 1; process lock */
-    struct map map;   /* map.header NULL: no checksums for this file */
+    uint32_t next;  /* hash chain, index + 1; process lock */
+    struct map map; /* map.header NULL: no checksums for this file */
 };
 
 struct stat;

@@ -13,7 +13,7 @@
 static struct offset_table {
     uint32_t high;
     struct offset offsets[OFFSET_MAX];
-} *table;
+} * table;
 
 /* Forks by the C library's fork. A fork by raw system call is not seen here, but offset_was_exclusive's caller compares. */
 static _Atomic uint32_t forks;

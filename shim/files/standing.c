@@ -17,8 +17,8 @@
 enum { STANDING_MAX = 256 };
 
 struct standing {
-    struct file *file; /* NULL: free; holds a reference */
-    int fd;            /* of a stream, or -1 */
+    struct file *file;    /* NULL: free; holds a reference */
+    int fd;               /* of a stream, or -1 */
     uintptr_t begin, end; /* of a mapping */
     uint64_t first;       /* block */
     uint64_t blocks;      /* the most it has ever covered */
@@ -29,7 +29,7 @@ static struct standing_table {
     _Atomic uint32_t mappings_made; /* shared, of any file */
     _Atomic uint32_t mappings;      /* of them listed here */
     struct standing entries[STANDING_MAX];
-} *table;
+} * table;
 
 static void standing_start(void)
 {
