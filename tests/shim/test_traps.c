@@ -4,6 +4,8 @@
  * A buffer may be an untouched mapping of another file (fstests generic/708: a copy that stops early must not leave garbage
  * behind), or a mapping of the very file that is read or written (the fault must not meet a lock that the request holds).
  */
+#include <errno.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -135,6 +137,33 @@ START_TEST(short_copies_are_counted)
 }
 END_TEST
 
+/* Without the shim, ext4 and tmpfs leave the file longer, and ext4 with stale blocks of the disk in it (Linux 6.18). */
+START_TEST(write_from_nowhere_beyond_the_end_leaves_the_file_as_it_was)
+{
+    static const off_t offsets[] = {16 * K, 64 * K, 64 * K + SECTOR, M};
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+    unsigned char *nowhere = (unsigned char *)buffer_new(BLOCK) + BLOCK;
+
+    for (size_t i = 0; i < count; i++) {
+        const char *path = path_in(fs[i].path, "beyond");
+
+        make_file_behind(path, BEFORE, 16 * K);
+        int fd = direct_open(path, O_RDWR);
+
+        for (size_t j = 0; j < sizeof(offsets) / sizeof(offsets[0]); j++) {
+            /* Less than a sector can be read: too little to be written. */
+            ssize_t n = pwrite(fd, nowhere - (j % 2 ? 100 : 0), 8 * BLOCK, offsets[j]);
+
+            ck_assert_msg(n == -1 && errno == EFAULT, "%s: pwrite at %jd gave %zd", fs[i].name, (intmax_t)offsets[j],
+                          n);
+            ck_assert_msg(content_is(path, BEFORE, 16 * K), "%s: pwrite at %jd", fs[i].name, (intmax_t)offsets[j]);
+        }
+        close(fd);
+    }
+}
+END_TEST
+
 /* --- The page cache of the same file ------------------------------------------------------------------------------ */
 
 enum { PAGES = 64, ROUNDS = 10000, WATCHDOG_SECONDS = 60 };
@@ -255,6 +284,7 @@ int main(int argc, char **argv)
                         (const TTest *const[]){write_from_an_untouched_mapping_copies_the_file,
                                                write_from_a_mapping_past_its_end_copies_what_there_is_and_no_garbage,
                                                write_from_a_mapping_that_ends_inside_a_page_copies_zeros_after_it,
+                                               write_from_nowhere_beyond_the_end_leaves_the_file_as_it_was,
                                                short_copies_are_counted,
                                                write_from_a_mapping_of_the_same_file_never_waits_for_itself,
                                                read_into_a_mapping_of_the_same_file_never_waits_for_itself, NULL});

@@ -258,9 +258,6 @@ static void write_from_bad_memory(struct worker *w)
         disagree(w, "pwrite from bad memory returned %zd", n);
     if (n > 0)
         model_write(w, offset, memory, (uint64_t)n);
-    /* tmpfs, with or without the shim, has made room up to the offset before it finds out. */
-    if (n < 0 && offset > w->size && size_behind(w->path) == offset)
-        model_truncate(w, offset);
 }
 
 /* --- Behind the direct descriptor's back -------------------------------------------------------------------------- */
