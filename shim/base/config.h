@@ -27,7 +27,8 @@ struct config {
     enum log_level log_level;
     size_t pool;     /* bytes committed when the first direct descriptor appears; a multiple of 2 MiB, <= pool_max */
     size_t pool_max; /* bytes of address space reserved; a multiple of 2 MiB */
-    bool store_unknown; /* store is NULL for want of a home directory: worth a warning when a map would first be needed */
+    bool
+        store_unknown; /* store is NULL for want of a home directory: worth a warning when a map would first be needed */
     bool detect;
     bool adopt;
     bool disable;

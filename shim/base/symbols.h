@@ -22,10 +22,10 @@
       SYS_pwrite64)                                                                                                    \
     X(ssize_t, readv, (int fd, const struct iovec *vector, int count), (fd, vector, count), SYS_readv)                 \
     X(ssize_t, writev, (int fd, const struct iovec *vector, int count), (fd, vector, count), SYS_writev)               \
-    X(ssize_t, preadv, (int fd, const struct iovec *vector, int count, off_t offset),                                  \
-      (fd, vector, count, offset, 0), SYS_preadv)                                                                      \
-    X(ssize_t, pwritev, (int fd, const struct iovec *vector, int count, off_t offset),                                 \
-      (fd, vector, count, offset, 0), SYS_pwritev)                                                                     \
+    X(ssize_t, preadv, (int fd, const struct iovec *vector, int count, off_t offset), (fd, vector, count, offset, 0),  \
+      SYS_preadv)                                                                                                      \
+    X(ssize_t, pwritev, (int fd, const struct iovec *vector, int count, off_t offset), (fd, vector, count, offset, 0), \
+      SYS_pwritev)                                                                                                     \
     X(ssize_t, preadv2, (int fd, const struct iovec *vector, int count, off_t offset, int flags),                      \
       (fd, vector, count, offset, 0, flags), SYS_preadv2)                                                              \
     X(ssize_t, pwritev2, (int fd, const struct iovec *vector, int count, off_t offset, int flags),                     \

@@ -20,9 +20,9 @@
 enum { POOL_PAGE = 4096, POOL_SLAB = 2 << 20, POOL_EXTENT_MAX = (4 << 20) + (256 << 10) };
 
 struct extent {
-    void *base;     /* POOL_PAGE aligned; NULL: holds nothing */
-    uint32_t pages; /* usable length in POOL_PAGE units, >= what was asked for */
-    int32_t first;  /* page number in the pool, or -1 for a temporary mapping */
+    void *base;          /* POOL_PAGE aligned; NULL: holds nothing */
+    uint32_t pages;      /* usable length in POOL_PAGE units, >= what was asked for */
+    int32_t first;       /* page number in the pool, or -1 for a temporary mapping */
     uint32_t generation; /* of the process that took it: in a forked child it is ignored */
 };
 
