@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -313,6 +314,46 @@ START_TEST(verify_range_names_exactly_the_damaged_blocks)
 }
 END_TEST
 
+/*
+ * A file that was looked at before a write is stamped with a finer clock than others (multigrain timestamps, Linux 6.13): that must
+ * not pass for a change from outside, for from then on damage would be adopted.
+ */
+START_TEST(damage_is_noticed_in_files_that_were_looked_at_while_written)
+{
+    enum { FILES = 60 };
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+
+    for (size_t i = 0; counting() && i < count * FILES; i++) {
+        char name[32];
+        struct stat st;
+
+        snprintf(name, sizeof(name), "looked-at-%zu", i);
+        int fd = direct_open(path_in(fs[i / FILES].path, name), O_RDWR | O_CREAT);
+
+        for (int round = 0; round < 3; round++) {
+            direct_write(fd, 1, 0, 2 * BLOCK);
+            ck_assert_int_eq(fstat(fd, &st), 0);
+        }
+        close(fd);
+    }
+    /* A pause after which the next write compares the times first. */
+    usleep(150000);
+    for (size_t i = 0; counting() && i < count * FILES; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "looked-at-%zu", i);
+        const char *path = path_in(fs[i / FILES].path, name);
+        int fd = direct_open(path, O_RDWR);
+
+        direct_write(fd, 1, BLOCK, BLOCK);
+        flip_bit_behind(path, 100, 0);
+        ck_assert_msg(pread(fd, direct_memory(), BLOCK, 0) == -1 && errno == EIO, "%s: not noticed", path);
+        close(fd);
+    }
+}
+END_TEST
+
 /* --- BOUNCEIO_ON_MISMATCH ----------------------------------------------------------------------------------------- */
 
 /* arguments: file. Reads a file with one flipped bit; returns 0 when the read gave the data as it is on the disk. */
@@ -446,6 +487,7 @@ int main(int argc, char **argv)
                                   a_read_of_one_sector_notices_damage_elsewhere_in_its_block,
                                   a_partial_write_does_not_bless_a_damaged_block,
                                   verify_range_names_exactly_the_damaged_blocks,
+                                  damage_is_noticed_in_files_that_were_looked_at_while_written,
                                   warn_logs_counts_and_returns_the_data,
                                   abort_logs_and_aborts,
                                   mixed_traffic_raises_no_false_alarm,
