@@ -194,6 +194,22 @@ START_TEST(a_second_partial_writer_is_not_sole_and_never_reports)
 }
 END_TEST
 
+START_TEST(a_second_partial_writer_publishes_nothing_though_it_is_alone_in_the_end)
+{
+    struct announcement second_request;
+    struct edge second;
+    announce_edge(OLD);
+    announce_open(&second_request, map, BLOCK_INDEX, 1, FLIGHT_WRITE, TRANSPORT_BLOCKING, false);
+    edge_announce(&second_request, &second, BLOCK_INDEX);
+    edge_withdraw(&write_request, &edge);
+    announce_close(&write_request);
+    ck_assert_int_eq(edge_check(&second_request, &second, OLD), EDGE_AS_RECORDED);
+    edge_publish(&second_request, &second, NEW);
+    announce_close(&second_request);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
+}
+END_TEST
+
 START_TEST(a_writer_that_joins_after_the_check_leaves_the_block_unknown)
 {
     announce_edge(OLD);
@@ -281,6 +297,7 @@ int main(int argc, char **argv)
         a_block_that_reads_otherwise_while_shared_is_no_mismatch,
         a_block_that_reads_otherwise_after_another_writer_came_and_went_is_no_mismatch,
         a_second_partial_writer_is_not_sole_and_never_reports,
+        a_second_partial_writer_publishes_nothing_though_it_is_alone_in_the_end,
         a_writer_that_joins_after_the_check_leaves_the_block_unknown,
         a_recorded_sum_that_changed_since_it_was_read_leaves_the_block_unknown,
         a_mutator_at_work_while_an_edge_is_published_leaves_it_unknown,
