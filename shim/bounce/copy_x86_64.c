@@ -1,7 +1,7 @@
 /*
  * Fault-exact copies on x86-64.
  *
- * `rep movsb` keeps what remains in RCX and is precise at a fault, so its recovery is one assignment to the program counter.
+ * `rep movsb` keeps its place in RSI and is precise at a fault, so its recovery is one assignment to the program counter.
  * Measured (AMD Zen, bytes/ns): equal to memcpy from 1 KiB up, 6 ns behind at 512 B; but up to 17 times slower when the
  * destination lies 1 to 31 bytes behind the source modulo 4 KiB (the processor mistakes the addresses for an overlap;
  * glibc bug 30994): a plain malloc of a large buffer returns a page's byte 16. Those copies take the vector loop, which after a
@@ -27,6 +27,7 @@ __asm__(".pushsection .text\n"
         "copy_arch_forward:\n"
         "    .cfi_startproc\n"
         "    mov %rdx, %rcx\n"
+        "    lea (%rsi, %rdx), %r8\n"
         "    mov %edi, %eax\n"
         "    sub %esi, %eax\n"
         "    and $4095, %eax\n"
@@ -40,7 +41,8 @@ __asm__(".pushsection .text\n"
         ".globl copy_arch_done\n"
         ".hidden copy_arch_done\n"
         "copy_arch_done:\n"
-        "    mov %rcx, %rax\n"
+        "    mov %r8, %rax\n" /* not RCX: valgrind counts a byte before it moves it */
+        "    sub %rsi, %rax\n"
         "    ret\n"
         "2:  cmp $64, %rcx\n"
         "    jb copy_arch_bytes\n"

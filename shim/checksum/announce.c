@@ -68,7 +68,7 @@ void announce_sums(const struct announcement *announcement, uint64_t first, uint
     for (uint64_t block = first; block < end; block += run) {
         struct block_words *words = map_words(announcement->map, block, &run);
         run = run < end - block ? run : end - block;
-        for (uint64_t i = 0; i < run; i++)
+        for (uint64_t i = 0; words && i < run; i++)
             if (!take_pending(announcement, block + i, &words[i].pending, sums[block + i - first]))
                 contended++;
     }
@@ -108,7 +108,7 @@ void announce_publish(const struct announcement *announcement, uint64_t first, u
     for (uint64_t block = first; block < end; block += run) {
         struct block_words *words = map_words(announcement->map, block, &run);
         run = run < end - block ? run : end - block;
-        for (uint64_t i = 0; i < run; i++)
+        for (uint64_t i = 0; words && i < run; i++)
             published += publish_block(announcement, block + i, &words[i]);
     }
     if (published)
@@ -119,16 +119,21 @@ void announce_withdraw(const struct announcement *announcement, uint64_t first, 
 {
     uint64_t run;
     for (uint64_t block = first; block < first + blocks; block++) {
+        struct block_words *words = map_words(announcement->map, block, &run);
         STEP("withdraw");
-        word_count_down(&map_words(announcement->map, block, &run)->pending);
+        if (words)
+            word_count_down(&words->pending);
     }
 }
 
 void announce_forget(const struct announcement *announcement, uint64_t first, uint64_t blocks)
 {
     uint64_t run;
-    for (uint64_t block = first; block < first + blocks; block++)
-        forget_block(map_words(announcement->map, block, &run));
+    for (uint64_t block = first; block < first + blocks; block++) {
+        struct block_words *words = map_words(announcement->map, block, &run);
+        if (words)
+            forget_block(words);
+    }
 }
 
 void edge_announce(const struct announcement *announcement, struct edge *edge, uint64_t block)
@@ -138,6 +143,24 @@ void edge_announce(const struct announcement *announcement, struct edge *edge, u
     edge->sole = take_pending(announcement, block, &edge->words->pending, WORD_CONTENDED + 1);
     if (!edge->sole)
         stats_add(STAT_contended_blocks, 1);
+    STEP("load current");
+    edge->base = atomic_load(&edge->words->current);
+}
+
+void edge_announce_whole(const struct announcement *announcement, struct edge *edge, uint64_t block, uint64_t sum)
+{
+    uint64_t run;
+    *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run), .whole = true};
+    edge->sole = take_pending(announcement, block, &edge->words->pending, sum);
+    if (!edge->sole)
+        stats_add(STAT_contended_blocks, 1);
+}
+
+void edge_downgrade(struct edge *edge, uint64_t sum)
+{
+    edge->whole = false;
+    STEP("CAS sum->contended(1)");
+    edge->sole = edge->sole && atomic_compare_exchange_strong(&edge->words->pending, &sum, WORD_CONTENDED + 1);
     STEP("load current");
     edge->base = atomic_load(&edge->words->current);
 }
@@ -158,11 +181,14 @@ enum edge_verdict edge_check(const struct announcement *announcement, struct edg
     return EDGE_UNKNOWN;
 }
 
-void edge_poison(struct edge *edge)
+bool edge_poison(struct edge *edge)
 {
     STEP("poison");
-    atomic_store(&edge->words->current, WORD_POISON);
-    edge->poisoned = true;
+    uint64_t recorded = edge->base;
+    edge->poisoned = atomic_compare_exchange_strong(&edge->words->current, &recorded, WORD_POISON);
+    if (!edge->poisoned)
+        edge->base = WORD_UNKNOWN;
+    return edge->poisoned;
 }
 
 /* Leave the pending word at `mine`, or whatever it has become; current is unknown. */
@@ -181,9 +207,14 @@ void edge_publish(const struct announcement *announcement, struct edge *edge, ui
         word_count_down(&edge->words->pending);
         return;
     }
+    if (edge->whole) {
+        if (publish_block(announcement, edge->block, edge->words))
+            stats_add(STAT_blocks_summed, 1);
+        return;
+    }
     uint64_t mine = WORD_CONTENDED + 1;
     STEP("CAS contended(1)->newsum");
-    if (!edge->sole || (edge->base == WORD_UNKNOWN && !edge->rest_zero) ||
+    if (!edge->sole || edge->base == WORD_UNKNOWN ||
         !atomic_compare_exchange_strong(&edge->words->pending, &mine, sum)) {
         forget_block(edge->words);
         return;

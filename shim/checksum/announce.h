@@ -46,8 +46,8 @@ struct edge {
     struct block_words *words;
     uint64_t
         base; /* current as it was when the announcement stood; WORD_UNKNOWN: the rest of the block is not vouched for */
-    bool sole;      /* nobody else was over the block when it was announced */
-    bool rest_zero; /* the rest of the block is beyond the end of the file */
+    bool sole;  /* nobody else was over the block when it was announced */
+    bool whole; /* announced with its new checksum, like a whole block: the rest of it is beyond the end of the file */
     bool poisoned;
 };
 
@@ -57,11 +57,19 @@ enum edge_verdict { EDGE_AS_RECORDED, EDGE_UNKNOWN, EDGE_MISMATCH };
 void edge_announce(const struct announcement *announcement, struct edge *edge, uint64_t block);
 
 /*
+ * The rest of the block lies beyond the end of the file, where zeros are, and `sum` is its checksum with the new bytes: announce that, as for
+ * a whole block. The caller then looks at the size again: if the file has grown, edge_downgrade makes it a part of a block after all.
+ */
+void edge_announce_whole(const struct announcement *announcement, struct edge *edge, uint64_t block, uint64_t sum);
+void edge_downgrade(struct edge *edge, uint64_t sum);
+
+/*
  * The block as read has checksum `sum`: does it agree with what is recorded? On EDGE_MISMATCH the caller either reports it
- * (edge_poison) or lets it count as unknown (edge->base = WORD_UNKNOWN).
+ * (edge_poison, which fails when the block has been repaired meanwhile: it counts as unknown then) or lets it count as unknown
+ * (edge->base = WORD_UNKNOWN).
  */
 enum edge_verdict edge_check(const struct announcement *announcement, struct edge *edge, uint64_t sum);
-void edge_poison(struct edge *edge);
+bool edge_poison(struct edge *edge);
 
 /* The whole block now has checksum `sum`, if the rest of it was vouched for. */
 void edge_publish(const struct announcement *announcement, struct edge *edge, uint64_t sum);

@@ -87,9 +87,8 @@ struct map_header {
     _Atomic uint64_t unsettled;            /* mutators at work (or dead and not settled) */
     _Atomic uint64_t unsettled_generation; /* raised with every mutator that enters */
     _Atomic uint64_t settle_lock;          /* session slot + 1 of who settles, 0 nobody */
-    uint8_t pad2[FORMAT_PAGE - 256 - 10 * 8];
 };
-_Static_assert(sizeof(struct map_header) == FORMAT_PAGE, "the header is one page");
+_Static_assert(sizeof(struct map_header) == 256 + 10 * 8, "no padding; the rest of the first page is zeros");
 
 /* What an in-flight entry stands for. */
 enum flight_kind {
@@ -147,6 +146,9 @@ struct store_shared {
 
 /* Byte of the lock file that stands for session slot `slot`. */
 #define STORE_LOCK_BYTE(slot) ((INT64_C(1) << 20) + (slot))
+
+/* Byte of the lock file that stands for a map, in a few short moments; some maps share one. */
+#define STORE_MAP_BYTE(map_id) ((INT64_C(1) << 24) + (int64_t)((map_id)&0xffff))
 
 /* Geometry of the windows. */
 static inline unsigned window_of_region(uint64_t region)

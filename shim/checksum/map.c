@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/raw.h"
@@ -51,12 +52,14 @@ static void machine_id(uint8_t id[16])
     }
 }
 
-/* The identity padded to a block, summed like one. */
+/* FNV-1a, 64 bits: the identity is 88 bytes, and not worth a block's hash. Source: RFC 9923. */
 static uint64_t identity_sum(const struct map_identity *identity)
 {
-    unsigned char block[BLOCK_SIZE] = {0};
-    memcpy(block, identity, sizeof *identity);
-    return block_sum(block, 0);
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
+    const unsigned char *bytes = (const unsigned char *)identity;
+    for (size_t i = 0; i < sizeof *identity; i++)
+        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return sum;
 }
 
 static void set_nocow(int fd)
@@ -69,6 +72,28 @@ static void set_nocow(int fd)
         flags |= FLAG_NOCOW;
         raw(SYS_ioctl, fd, IOCTL_SET_FLAGS, &flags);
     }
+}
+
+static void fill_header(struct map_header *header, const struct map_key *key)
+{
+    *header = (struct map_header){.identity = {.version = FORMAT_VERSION,
+                                               .block_size = BLOCK_SIZE,
+                                               .inode = key->inode,
+                                               .birth_seconds = key->birth_seconds,
+                                               .birth_nanoseconds = key->birth_nanoseconds}};
+    struct map_identity *identity = &header->identity;
+    memcpy(identity->magic, map_magic, sizeof map_magic);
+    memcpy(identity->filesystem, key->filesystem, sizeof key->filesystem);
+    machine_id(identity->machine);
+    while (identity->map_id == 0)
+        if (raw(SYS_getrandom, &identity->map_id, sizeof identity->map_id, 0) != sizeof identity->map_id)
+            identity->map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
+    header->identity_sum = identity_sum(identity);
+    header->boot[0] = session_state->boot[0];
+    header->boot[1] = session_state->boot[1];
+    header->bound_device = key->device;
+    header->windows = 1;
+    header->window_issue = header->window_completion = key->modified;
 }
 
 /* Write header and first window's states under a temporary name, then link it: a map is there whole or not at all. */
@@ -85,25 +110,8 @@ static int create_file(int maps, const char *name, const struct map_key *key)
         return (int)fd;
     set_nocow((int)fd);
 
-    struct map_header header = {.identity = {.version = FORMAT_VERSION,
-                                             .block_size = BLOCK_SIZE,
-                                             .inode = key->inode,
-                                             .birth_seconds = key->birth_seconds,
-                                             .birth_nanoseconds = key->birth_nanoseconds}};
-    memcpy(header.identity.magic, map_magic, sizeof map_magic);
-    memcpy(header.identity.filesystem, key->filesystem, sizeof key->filesystem);
-    machine_id(header.identity.machine);
-    while (header.identity.map_id == 0)
-        if (raw(SYS_getrandom, &header.identity.map_id, sizeof header.identity.map_id, 0) !=
-            sizeof header.identity.map_id)
-            header.identity.map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
-    header.identity_sum = identity_sum(&header.identity);
-    header.boot[0] = session_state->boot[0];
-    header.boot[1] = session_state->boot[1];
-    header.bound_device = key->device;
-    header.windows = 1;
-    header.window_issue = header.window_completion = key->modified;
-
+    struct map_header header;
+    fill_header(&header, key);
     long result = raw(SYS_fallocate, fd, 0, 0, 2 * FORMAT_PAGE);
     if (result == -EOPNOTSUPP)
         result = raw(SYS_ftruncate, fd, 2 * FORMAT_PAGE);
@@ -122,11 +130,12 @@ static int create_file(int maps, const char *name, const struct map_key *key)
 
 enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN };
 
-static enum header_state check_header(int fd, const struct map_key *key, const struct stat *status)
+static enum header_state check_header(int fd, const struct map_key *key, struct stat *status)
 {
     struct map_header header;
     uint8_t machine[16];
-    if (raw(SYS_pread64, fd, &header, sizeof header, 0) != (long)sizeof header || status->st_size < 2 * FORMAT_PAGE)
+    /* The size after the header: another session may add a window in between. */
+    if (raw(SYS_pread64, fd, &header, sizeof header, 0) != (long)sizeof header || fstat(fd, status) != 0)
         return HEADER_DAMAGED;
     const struct map_identity *identity = &header.identity;
     if (memcmp(identity->magic, map_magic, sizeof map_magic) != 0 || identity->version != FORMAT_VERSION ||
@@ -136,7 +145,7 @@ static enum header_state check_header(int fd, const struct map_key *key, const s
         identity->birth_nanoseconds != key->birth_nanoseconds ||
         memcmp(identity->filesystem, key->filesystem, sizeof key->filesystem) != 0)
         return HEADER_DAMAGED;
-    if (header.windows < 1 || header.windows > MAP_WINDOWS)
+    if (header.windows < 1 || header.windows > MAP_WINDOWS || status->st_size < 2 * FORMAT_PAGE)
         return HEADER_DAMAGED;
     unsigned last = (unsigned)header.windows - 1;
     if ((uint64_t)status->st_size < window_offset(last) + window_state_bytes(last))
@@ -145,10 +154,17 @@ static enum header_state check_header(int fd, const struct map_key *key, const s
     return memcmp(machine, identity->machine, sizeof machine) == 0 ? HEADER_GOOD : HEADER_FOREIGN;
 }
 
-/* Put a damaged map out of the way, unless somebody uses it. */
+/* Put a damaged map out of the way, unless somebody might use it: what it says of itself is not to be believed. */
 static int set_aside(int maps, const char *name)
 {
     char bad[MAP_NAME_BYTES + 8];
+    if (session_others_live()) {
+        log_warn(
+            "map \"%s\" is damaged or of a foreign version, and the store is in use: it is left as it is, pages of its "
+            "file are stable but not checksummed",
+            name);
+        return -EBUSY;
+    }
     log_format(bad, sizeof bad, "%s.bad", name);
     long result = raw(SYS_renameat2, maps, name, maps, bad, 0);
     log_warn("map \"%s\" is damaged or of a foreign version: set aside as \"%s\", every block is unknown again", name,
@@ -156,25 +172,52 @@ static int set_aside(int maps, const char *name)
     return (int)result;
 }
 
-/* First session of another boot: what was in flight then is lost, and what was not flushed may be. */
-static void enter_boot(struct map_header *header)
+static bool is_of_this_boot(const struct map_header *header)
 {
-    const uint64_t *boot = session_state->boot;
-    if (atomic_load(&header->boot[0]) == boot[0] && atomic_load(&header->boot[1]) == boot[1])
-        return;
-    atomic_fetch_or(&header->flags, MAP_SUSPECT);
-    atomic_store(&header->unsettled, 0);
-    raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
-    atomic_store(&header->boot[0], boot[0]);
-    atomic_store(&header->boot[1], boot[1]);
+    return atomic_load(&header->boot[0]) == session_state->boot[0] &&
+           atomic_load(&header->boot[1]) == session_state->boot[1];
 }
 
-static int bind_device(struct map_header *header, uint64_t id, uint64_t device)
+/* The map's turn in the lock file: held for a moment by whoever opens it first in a boot. */
+static long lock_map(uint64_t map_id, short type)
+{
+    struct flock byte = {.l_type = type, .l_whence = SEEK_SET, .l_start = STORE_MAP_BYTE(map_id), .l_len = 1};
+    return raw(SYS_fcntl, store_lock_file(), F_OFD_SETLK, &byte);
+}
+
+/*
+ * First session of another boot: what was in flight then is lost, and what was not flushed may be. @return 0, or -EBUSY when
+ * somebody else has been at it for too long (stopped, perhaps): nobody waits for another process.
+ */
+static int enter_boot(struct map_header *header, uint64_t map_id)
+{
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+    for (int attempt = 0; !is_of_this_boot(header); attempt++) {
+        if (raw_failed(lock_map(map_id, F_WRLCK))) {
+            if (attempt == 100)
+                return -EBUSY;
+            raw(SYS_nanosleep, &pause, NULL);
+            continue;
+        }
+        if (!is_of_this_boot(header)) {
+            atomic_fetch_or(&header->flags, MAP_SUSPECT);
+            atomic_store(&header->unsettled, 0);
+            raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
+            atomic_store(&header->boot[0], session_state->boot[0]);
+            atomic_store(&header->boot[1], session_state->boot[1]);
+        }
+        lock_map(map_id, F_UNLCK);
+    }
+    return 0;
+}
+
+/* `ours`: our own session has the map open already, for a look-alike inode. Our use of it is registered: of two who bind, one sees the other. */
+static int bind_device(struct map_header *header, uint64_t id, uint64_t device, bool ours)
 {
     uint64_t bound = atomic_load(&header->bound_device);
     if (bound == device)
         return 0;
-    if (session_others_use_map(id))
+    if (ours || session_others_use_map(id))
         return -EBUSY;
     return atomic_compare_exchange_strong(&header->bound_device, &bound, device) || bound == device ? 0 : -EBUSY;
 }
@@ -188,17 +231,18 @@ static int attach(struct map *map, int fd, const struct map_key *key)
     raw(SYS_madvise, base, first_bytes, MADV_DONTFORK);
     map->header = (struct map_header *)base;
     map->id = map->header->identity.map_id;
-    session_use_map(map->id);
     atomic_store_explicit(&map->windows[0], (char *)base + FORMAT_PAGE, memory_order_release);
-    int error = bind_device(map->header, map->id, key->device);
+    bool ours = session_uses_map(map->id);
+    session_use_map(map->id);
+    int error = bind_device(map->header, map->id, key->device, ours);
     if (error != 0) {
         log_warn("map \"%s\" is in use for the same inode on another mount (a snapshot?): "
                  "pages of this one are stable but not checksummed",
                  map->name);
         return error;
     }
-    enter_boot(map->header);
-    return map_attach_windows(map, fd);
+    error = enter_boot(map->header, map->id);
+    return error == 0 ? map_attach_windows(map, fd) : error;
 }
 
 static int open_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
@@ -234,18 +278,21 @@ bool map_exists(const struct map_key *key)
     return maps >= 0 && raw(SYS_faccessat, maps, name, 0 /* F_OK */) == 0;
 }
 
-int map_open(struct map *map, const struct map_key *key, bool create)
+static bool still_has_its_name(int maps, const struct map *map)
 {
-    if (!create && !map_exists(key))
-        return -ENOENT;
-    int error = session_open();
-    if (error != 0)
-        return error;
+    struct stat status;
+    return fstatat(maps, map->name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_dev == map->file_device &&
+           status.st_ino == map->file_inode;
+}
+
+static int open_once(struct map *map, const struct map_key *key, bool create)
+{
     int maps = store_maps_directory();
     if (maps < 0)
         return maps;
     map_name(map->name, key);
     struct stat status = {0};
+    int error = 0;
     int fd = open_file(maps, map, key, &status);
     if (fd == -ENOENT && create) {
         error = create_file(maps, map->name, key);
@@ -261,11 +308,23 @@ int map_open(struct map *map, const struct map_key *key, bool create)
     map->file_inode = status.st_ino;
     error = attach(map, fd, key);
     raw(SYS_close, fd);
-    if (error != 0) {
+    /* Now that our use of it is known, nobody removes it any more; has it been removed before? */
+    if (error == 0 && !still_has_its_name(maps, map))
+        error = -ESTALE;
+    if (error != 0)
         map_close(map, false);
+    return error;
+}
+
+int map_open(struct map *map, const struct map_key *key, bool create)
+{
+    if (!create && !map_exists(key))
+        return -ENOENT;
+    int error = session_open();
+    if (error != 0)
         return error;
-    }
-    return 0;
+    error = open_once(map, key, create);
+    return error == -ESTALE ? open_once(map, key, create) : error;
 }
 
 void map_close(struct map *map, bool gone)

@@ -97,11 +97,17 @@ static inline struct block_words *map_words(const struct map *map, uint64_t bloc
 /* Are there words for every block of the range? Then map_cover has nothing to do. */
 bool map_covers(const struct map *map, uint64_t first, uint64_t blocks);
 
+/* How many windows the map's file has; what another process may have written there is not believed. 1 .. MAP_WINDOWS. */
+static inline unsigned map_window_count(const struct map *map)
+{
+    uint64_t count = atomic_load_explicit(&map->header->windows, memory_order_relaxed);
+    return count < 1 ? 1 : count < MAP_WINDOWS ? (unsigned)count : MAP_WINDOWS;
+}
+
 /* Has another session added a window that this process has not mapped? Its blocks look unknown until map_refresh. */
 static inline bool map_is_behind(const struct map *map)
 {
-    uint64_t count = atomic_load_explicit(&map->header->windows, memory_order_relaxed);
-    return count <= MAP_WINDOWS && !atomic_load_explicit(&map->windows[count - 1], memory_order_relaxed);
+    return !atomic_load_explicit(&map->windows[map_window_count(map) - 1], memory_order_relaxed);
 }
 
 /* Map what other sessions have added. Takes the process lock; a slow path, never under NOWAIT. */

@@ -25,6 +25,12 @@ static int allocate(int fd, uint64_t offset, uint64_t length)
     return (int)raw(SYS_ftruncate, fd, offset + length);
 }
 
+static uint64_t file_size(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
 static int attach_window(struct map *map, int fd, unsigned window)
 {
     if (atomic_load_explicit(&map->windows[window], memory_order_relaxed))
@@ -40,8 +46,9 @@ static int attach_window(struct map *map, int fd, unsigned window)
 }
 
 /* A unit whose bit is set but which the file does not reach would be a SIGBUS: possible only after an unclean stop. */
-static void drop_units_beyond(struct map *map, unsigned window, uint64_t size)
+static void drop_units_beyond(struct map *map, int fd, unsigned window)
 {
+    uint64_t size = file_size(fd);
     uint64_t words = window_offset(window) + window_state_bytes(window);
     if (size >= window_offset(window) + window_bytes(window))
         return;
@@ -49,22 +56,25 @@ static void drop_units_beyond(struct map *map, unsigned window, uint64_t size)
     for (uint64_t region = 0; region < UINT64_C(1) << window; region++)
         for (unsigned unit = 0; unit < UNITS_PER_REGION; unit++) {
             uint64_t end = words + region * REGION_WORD_BYTES + (unit + 1) * (uint64_t)UNIT_BYTES;
-            if (end > size && (atomic_load(&states[region]) & REGION_UNIT(unit)))
+            if (end <= size || !(atomic_load(&states[region]) & REGION_UNIT(unit)))
+                continue;
+            /* Another session may be growing the map: it allocates first, so look at the size after the bit. */
+            size = file_size(fd);
+            if (end > size)
                 atomic_fetch_and(&states[region], ~REGION_UNIT(unit));
         }
 }
 
 int map_attach_windows(struct map *map, int fd)
 {
-    uint64_t count = atomic_load(&map->header->windows);
-    struct stat status;
-    if (fstat(fd, &status) != 0)
-        return -EIO;
-    for (unsigned window = 0; window < count && window < MAP_WINDOWS; window++) {
+    unsigned count = map_window_count(map);
+    for (unsigned window = 0; window < count; window++) {
+        if (file_size(fd) < window_offset(window) + window_state_bytes(window))
+            return -EINVAL;
         int error = attach_window(map, fd, window);
         if (error != 0)
             return error;
-        drop_units_beyond(map, window, (uint64_t)status.st_size);
+        drop_units_beyond(map, fd, window);
     }
     return 0;
 }

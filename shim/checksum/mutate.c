@@ -36,8 +36,7 @@ static void make_unknown(struct block_words *words)
 /* The first block that no window reaches. */
 static uint64_t reach(const struct map *map)
 {
-    unsigned windows = (unsigned)atomic_load(&map->header->windows);
-    return window_first_region(windows < MAP_WINDOWS ? windows : MAP_WINDOWS) * REGION_BLOCKS;
+    return window_first_region(map_window_count(map)) * REGION_BLOCKS;
 }
 
 void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
@@ -55,6 +54,11 @@ void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
     }
     if (blocks > 0)
         window_renew(map, mutation->issued);
+    else
+        window_extend(map);
+    /* Windows that another session has added and we cannot map: their blocks cannot be made unknown one by one. */
+    if (map_is_behind(map) && blocks > 0)
+        atomic_fetch_or(&map->header->flags, MAP_CHANGED_OUTSIDE);
     flight_leave(mutation->flight);
     STEP("lower count");
     atomic_fetch_sub(&map->header->unsettled, 1);

@@ -21,7 +21,7 @@ struct mutation {
 void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
                  enum flight_transport transport);
 
-/* After the change: blocks [first, first + blocks), a part of the range opened, are unknown. 0 blocks: nothing was changed, the window stands. */
+/* After the change: blocks [first, first + blocks), a part of the range opened, are unknown. 0 blocks: nothing was changed. */
 void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks);
 
 #endif

@@ -21,6 +21,8 @@ struct session_state *session_state;
 static void session_start(void)
 {
     session_state = process_arena(sizeof *session_state);
+    /* A quiet child must not keep its parent's lock alive. */
+    pthread_atfork(NULL, NULL, store_drop_inherited);
 }
 PROCESS_INITIALISER(session_start);
 
@@ -71,8 +73,11 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
     if (raw_failed(error))
         return (int)error;
     int fd = store_open_session(slot, true);
-    if (fd < 0)
+    if (fd < 0) {
+        byte.l_type = F_UNLCK;
+        raw(SYS_fcntl, lock, F_OFD_SETLK, &byte);
         return fd;
+    }
     struct session_file *file = NULL;
     error = raw(SYS_fallocate, fd, 0, 0, sizeof(struct session_file));
     if (error == -EOPNOTSUPP)
@@ -108,9 +113,6 @@ int session_open(void)
     int error = store_open(true);
     if (error != 0)
         return error;
-    static atomic_flag registered = ATOMIC_FLAG_INIT;
-    if (!atomic_flag_test_and_set(&registered))
-        pthread_atfork(NULL, NULL, store_drop_inherited);
     int lock = store_lock_file();
     if (lock < 0)
         return lock;
@@ -142,6 +144,10 @@ static struct session_file *map_peer(unsigned slot)
     raw(SYS_close, fd);
     if (!file)
         return NULL;
+    if (memcmp(file->magic, "BNCESES", 8) != 0 || file->version != FORMAT_VERSION) {
+        raw(SYS_munmap, file, sizeof *file);
+        return NULL;
+    }
     struct session_file *other = NULL;
     if (!atomic_compare_exchange_strong(&session_state->peers[slot], &other, file)) {
         raw(SYS_munmap, file, sizeof *file);
@@ -201,6 +207,27 @@ void session_leave_map(uint64_t map_id)
     atomic_fetch_sub(&self->maps_beyond, 1);
 }
 
+static bool lists_map(const struct session_file *file, uint64_t map_id)
+{
+    bool uses = atomic_load(&file->maps_beyond) > 0;
+    for (unsigned i = 0; i < SESSION_MAPS && !uses; i++)
+        uses = atomic_load_explicit(&file->maps[i], memory_order_relaxed) == map_id;
+    return uses;
+}
+
+bool session_others_live(void)
+{
+    for (unsigned slot = 0; slot < session_peer_count(); slot++)
+        if (slot != session_state->slot && session_peer_is_alive(slot))
+            return true;
+    return false;
+}
+
+bool session_uses_map(uint64_t map_id)
+{
+    return lists_map(atomic_load(&session_state->self), map_id);
+}
+
 bool session_others_use_map(uint64_t map_id)
 {
     unsigned count = session_peer_count();
@@ -210,10 +237,7 @@ bool session_others_use_map(uint64_t map_id)
         struct session_file *file = session_peer(slot, false);
         if (!file || !session_peer_counts(file))
             continue;
-        bool uses = atomic_load(&file->maps_beyond) > 0;
-        for (unsigned i = 0; i < SESSION_MAPS && !uses; i++)
-            uses = atomic_load_explicit(&file->maps[i], memory_order_relaxed) == map_id;
-        if (uses && session_peer_is_alive(slot))
+        if (lists_map(file, map_id) && session_peer_is_alive(slot))
             return true;
     }
     return false;

@@ -45,6 +45,8 @@ bool flight_writers_of(uint64_t map_id, int self);
 /* Register this session's use of a map, for gc, forget and the binding to a device. */
 void session_use_map(uint64_t map_id);
 void session_leave_map(uint64_t map_id);
+bool session_others_live(void);
+bool session_uses_map(uint64_t map_id);
 bool session_others_use_map(uint64_t map_id);
 
 #endif

@@ -117,7 +117,9 @@ static int open_parts(int root, bool create)
     if (raw_failed(lock))
         return (int)lock;
     error = check_ours((int)lock, &lock_seen.device, &lock_seen.inode);
-    if (error == 0 && raw_failed(raw(SYS_fallocate, lock, 0, 0, FORMAT_PAGE)))
+    if (error == 0)
+        error = (int)raw(SYS_fallocate, lock, 0, 0, FORMAT_PAGE);
+    if (error == -EOPNOTSUPP)
         error = (int)raw(SYS_ftruncate, lock, FORMAT_PAGE);
     if (error != 0) {
         raw(SYS_close, lock);

@@ -7,7 +7,9 @@
 
 #include "checksum/session.h"
 
-enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000 };
+#define SECOND INT64_C(1000000000)
+
+enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000, STEPPED_BACK = 1000 * 1000 * 1000 };
 
 static int64_t read_clock(clockid_t clock)
 {
@@ -43,7 +45,18 @@ void window_renew(struct map *map, int64_t issued)
      * up, so the end of the window is taken from the fine one, rounded up to spare the header's cache line.
      */
     stamp(&map->header->window_issue, issued);
-    stamp(&map->header->window_completion, (read_clock(CLOCK_REALTIME) / ROUND_TO + 1) * ROUND_TO);
+    window_extend(map);
+}
+
+void window_extend(struct map *map)
+{
+    _Atomic int64_t *completion = &map->header->window_completion;
+    int64_t time = (read_clock(CLOCK_REALTIME) / ROUND_TO + 1) * ROUND_TO;
+    int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
+    /* Only forward, so that a thread held up before it stores takes nothing back; unless the clock was stepped back. */
+    while ((seen < time || seen > time + STEPPED_BACK) &&
+           !atomic_compare_exchange_weak_explicit(completion, &seen, time, memory_order_relaxed, memory_order_relaxed))
+        ;
 }
 
 void window_move(struct map *map, int64_t modified)
@@ -61,7 +74,11 @@ bool window_is_stale(const struct map *map)
 bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first)
 {
     struct map_header *header = map->header;
-    int64_t tolerance = tick();
+    *first = false;
+    if (modified == WINDOW_CANNOT_TELL)
+        return false;
+    /* File systems without nanoseconds cut mtime to the second. */
+    int64_t tolerance = modified % SECOND == 0 ? SECOND : tick();
     int64_t issue = atomic_load_explicit(&header->window_issue, memory_order_relaxed);
     int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
     if (modified >= issue - tolerance && modified <= completion + tolerance)

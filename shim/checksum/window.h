@@ -18,11 +18,17 @@ int64_t window_now(void);
  */
 void window_renew(struct map *map, int64_t issued);
 
+/* A write was refused: the kernel may have moved mtime all the same. The window becomes longer, not later. */
+void window_extend(struct map *map);
+
 /* The program set the file's times itself: `modified` is ours. */
 void window_move(struct map *map, int64_t modified);
 
 /* Has there been no write of ours for more than 100 ms? Then the next one looks at mtime before it renews the window. */
 bool window_is_stale(const struct map *map);
+
+/* `modified` when the file's times cannot be had. */
+#define WINDOW_CANNOT_TELL INT64_MIN
 
 /*
  * Was the file changed without the shim? `modified` is its mtime now; `self` the caller's own in-flight entry, or FLIGHT_BEYOND

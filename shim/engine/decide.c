@@ -101,9 +101,7 @@ static enum verdict ask(const struct fd_view *view, uint64_t block, char *page, 
     *expected = question.asked;
     *found = length < 0 ? 0 : block_sum(page, block);
     verdict = question_close(&question, *found);
-    if (length == -EAGAIN)
-        return VERDICT_SUSPECT;
-    return length < 0 ? VERDICT_UNVERIFIED : verdict;
+    return length < 0 ? VERDICT_SUSPECT : verdict;
 }
 
 static enum decision act_on_mismatch(const struct fd_view *view, uint64_t block, uint64_t expected, uint64_t found,
@@ -124,8 +122,10 @@ static enum decision decide_with(const struct fd_view *view, const struct block_
     enum verdict verdict = VERDICT_UNDECIDED;
     for (int round = 0; round < ROUNDS && verdict == VERDICT_UNDECIDED; round++)
         verdict = ask(view, part->block, page, nowait, &expected, &found);
-    if (verdict == VERDICT_SUSPECT || (verdict == VERDICT_MISMATCH && nowait))
+    if (nowait && (verdict == VERDICT_SUSPECT || verdict == VERDICT_MISMATCH))
         return DECIDED_LATER;
+    if (verdict == VERDICT_SUSPECT)
+        return DECIDED_UNREADABLE;
     if (found != 0)
         memcpy(part->bytes, page + part->begin, part->length);
     if (verdict == VERDICT_MISMATCH)
@@ -137,7 +137,7 @@ enum decision decide_block(const struct fd_view *view, const struct block_part *
 {
     struct extent pages;
     if (pool_take(&pages, BLOCK_SIZE, nowait) != 0)
-        return nowait ? DECIDED_LATER : DECIDED_UNVERIFIED;
+        return nowait ? DECIDED_LATER : DECIDED_UNREADABLE;
     enum decision decision = decide_with(view, part, nowait, pages.base);
     pool_give(&pages);
     return decision;
@@ -166,8 +166,9 @@ int decide_edge(const struct fd_view *view, const struct announcement *announcem
         edge->base = WORD_UNKNOWN;
         return 0;
     }
-    report_mismatch(view->fd, edge->block, expected, found);
-    report_policy();
-    edge_poison(edge);
+    if (edge_poison(edge)) {
+        report_mismatch(view->fd, edge->block, expected, found);
+        report_policy();
+    }
     return 0;
 }

@@ -33,6 +33,7 @@ enum decision {
     DECIDED_UNVERIFIED, /* nothing usable is recorded, or what was recorded no longer holds and has been adopted */
     DECIDED_DAMAGED,    /* reported */
     DECIDED_LATER,      /* under NOWAIT: it would take a wait */
+    DECIDED_UNREADABLE, /* it could not be read again: what was read first differs from what is recorded */
 };
 
 /* Decide a suspicion. What was read again replaces the part's bytes. */

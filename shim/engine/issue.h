@@ -42,7 +42,7 @@ void issue_move_offset(int fd, int64_t bytes);
 /* The file's size, or -errno. Does not look at times, which would disturb NOWAIT writes on multigrain-timestamp filesystems. */
 int64_t issue_file_size(int fd);
 
-/* The file's mtime in nanoseconds of CLOCK_REALTIME, or 0. */
+/* The file's mtime in nanoseconds of CLOCK_REALTIME, or WINDOW_CANNOT_TELL. */
 int64_t issue_file_modified(int fd);
 
 #endif

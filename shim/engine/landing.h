@@ -8,11 +8,13 @@
 #include <sys/types.h>
 
 #include "checksum/mutate.h"
+#include "engine/cancel.h"
 #include "files/descriptor.h"
 
 struct landing {
     struct mutation mutation; /* map NULL: nothing to do */
     struct offset_use use;
+    struct cancel cancel; /* the thread's cancellation state, held while the mutator stands */
     int fd;
     bool append;
     int64_t offset; /* bytes; where the caller says, where the file ends, or where the file offset stands */

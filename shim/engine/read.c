@@ -134,47 +134,61 @@ static bool read_in_place(const struct part *part, ssize_t *result)
     return true;
 }
 
-static ssize_t read_part(const struct part *part)
+static ssize_t read_part(const struct part *part, const struct offset_use *use)
 {
-    struct offset_use use = {0};
     ssize_t result;
     if (fits_in_place(part) && read_in_place(part, &result))
         return result;
-    if (part->offset == TRANSFER_FILE_OFFSET)
-        offset_enter(&use, part->view->offset);
-    result = read_bounced(part, &use);
-    offset_leave(&use);
-    return result;
+    return read_bounced(part, use);
 }
 
-ssize_t transfer_read(const struct fd_view *view, const struct transfer *transfer)
+/* Part after part, until one is short or fails. @return bytes, or -errno. */
+static ssize_t read_parts(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use)
 {
     struct cursor cursor = {.vector = transfer->vector, .segments = transfer->segments};
+    const bool by_file_offset = transfer->offset == TRANSFER_FILE_OFFSET;
+    const size_t most = by_file_offset && !use->exclusive ? transfer->length : TRANSFER_CHUNK;
     size_t done = 0;
     ssize_t result = 0;
 
-    stats_add(STAT_direct_reads, 1);
     while (done < transfer->length) {
         size_t left = transfer->length - done;
         const struct part part = {
             .view = view,
             .transfer = transfer,
             .cursor = &cursor,
-            .length = left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK,
-            .offset = transfer->offset < 0 ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
+            .length = left < most ? left : most,
+            .offset = by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
         };
-        result = read_part(&part);
+        result = read_part(&part, use);
         if (result <= 0)
             break;
         done += (size_t)result;
         if ((size_t)result < part.length)
             break;
     }
-    if (result == -EAGAIN && done == 0 && (transfer->flags & RWF_NOWAIT))
-        stats_add(STAT_nowait_eagain, 1);
-    stats_add(STAT_bytes_read, done);
     /* Damage fails the whole read: a short count would be taken for the end of the file. */
-    if (result == -EIO)
-        return result;
-    return done > 0 ? (ssize_t)done : result;
+    if (result == -EIO && done > 0 && by_file_offset && offset_was_exclusive(use))
+        issue_move_offset(view->fd, -(int64_t)done);
+    return result == -EIO || done == 0 ? result : (ssize_t)done;
+}
+
+ssize_t transfer_read(const struct fd_view *view, const struct transfer *transfer)
+{
+    const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
+    struct offset_use use = {0};
+    ssize_t result = 0;
+
+    stats_add(STAT_direct_reads, 1);
+    if (transfer->offset == TRANSFER_FILE_OFFSET)
+        result = offset_enter(&use, view->offset, nowait);
+    if (result == 0) {
+        result = read_parts(view, transfer, &use);
+        offset_leave(&use);
+    }
+    if (result > 0)
+        stats_add(STAT_bytes_read, (uint64_t)result);
+    else if (result == -EAGAIN && nowait)
+        stats_add(STAT_nowait_eagain, 1);
+    return result;
 }

@@ -70,6 +70,9 @@ static void settle(const struct readout *readout, const struct block_part *part,
     case DECIDED_LATER:
         tally->later = true;
         break;
+    case DECIDED_UNREADABLE:
+        tally->error = -EIO;
+        break;
     }
 }
 
@@ -101,9 +104,14 @@ static void settle_last(const struct readout *readout, struct block_part *part, 
 /* A block of which only a part was read: read it whole. Its verified bytes are handed out. */
 static void settle_part(const struct readout *readout, struct block_part *part, struct tally *tally)
 {
-    ssize_t length = decide_read_block(readout->view, part->block, readout->scratch, readout->nowait);
+    ssize_t length = 0;
+    /* Where the bytes came from is not known: what lies at the place they seem to come from must not take theirs. */
+    if (readout->certain)
+        length = decide_read_block(readout->view, part->block, readout->scratch, readout->nowait);
+    if (length == -EAGAIN && readout->nowait)
+        tally->later = true;
     if (length < (ssize_t)(part->begin + part->length)) {
-        tally->unverified++; /* it could not be read again, or the file has become shorter */
+        tally->unverified++; /* it cannot be read whole, or the file has become shorter */
         return;
     }
     memcpy(part->bytes, readout->scratch + part->begin, part->length);
@@ -145,6 +153,8 @@ int verify_readout(const struct readout *readout)
     count(&tally);
     if (tally.later)
         return -EAGAIN;
+    if (tally.error)
+        return tally.error;
     return tally.damaged > 0 ? report_policy() : 0;
 }
 
@@ -154,6 +164,8 @@ int verify_in_place(const struct fd_view *view, const void *data, int64_t offset
     uint64_t sums[BATCH];
     uint64_t first = (uint64_t)offset / BLOCK_SIZE, blocks = length / BLOCK_SIZE;
     const char *bytes = data;
+    if (map_is_behind(&view->file->map))
+        return -EAGAIN;
     for (uint64_t done = 0; done < blocks; done += BATCH, bytes += BATCH * BLOCK_SIZE) {
         uint64_t batch = blocks - done < BATCH ? blocks - done : BATCH;
         struct block_sums work = {.data = bytes, .blocks = batch, .first = first + done, .sums = sums};

@@ -27,6 +27,7 @@ struct tally {
     uint64_t unverified;
     uint64_t damaged;
     bool later; /* under NOWAIT: some block could not be decided without a wait */
+    int error;  /* -EIO: some block differed, and could not be read again to find out why */
 };
 
 /* Verify as verify_readout does, and only count: every damaged block is reported, nothing fails. Adds to *tally. */

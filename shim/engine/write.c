@@ -101,7 +101,7 @@ static size_t copy_in(struct chunk *chunk, struct cursor *cursor)
 /* Cut a chunk short, to what the file system can write directly. */
 static void cut_short(struct chunk *chunk, size_t copied)
 {
-    chunk->length = copied - copied % chunk->view->file->offset_align;
+    chunk->length = (chunk->flags & RWF_ATOMIC) ? 0 : copied - copied % chunk->view->file->offset_align;
     stats_add(STAT_short_copies, 1);
     if (chunk->accounting != ACCOUNT_ANNOUNCED)
         return;
@@ -114,41 +114,58 @@ static void cut_short(struct chunk *chunk, size_t copied)
     }
 }
 
-/* The rest of an edge's block is vouched for, in `page`, and the new bytes are laid over it. */
-static void overlay(struct chunk *chunk, struct edge *edge, char *page, int64_t begin, int64_t end, uint64_t *sum)
+/* The part of a block that a chunk writes: bytes [begin, end) of the file, laid over the block's content in `page`. */
+struct overlay {
+    uint64_t block;
+    int64_t begin, end;
+    char *page;
+};
+
+static uint64_t overlaid_sum(const struct chunk *chunk, const struct overlay *overlay)
 {
-    int64_t block = (int64_t)(edge->block * BLOCK_SIZE);
-    memcpy(page + (begin - block), chunk->data + (begin - chunk->offset), (size_t)(end - begin));
-    *sum = block_sum(page, edge->block);
+    memcpy(overlay->page + overlay->begin % BLOCK_SIZE, chunk->data + (overlay->begin - chunk->offset),
+           (size_t)(overlay->end - overlay->begin));
+    return block_sum(overlay->page, overlay->block);
+}
+
+/* Does the rest of the block lie beyond the end of the file? Then it is zeros. */
+static bool rest_is_beyond_end(const struct chunk *chunk, const struct overlay *overlay)
+{
+    int64_t block_begin = (int64_t)(overlay->block * BLOCK_SIZE), size = issue_file_size(chunk->view->fd);
+    return size >= 0 && (overlay->begin == block_begin || size <= block_begin) &&
+           (overlay->end == block_begin + BLOCK_SIZE || size <= overlay->end);
 }
 
 /*
- * Announce a block of which bytes [begin, end) are written, and find its new checksum if the rest of it can be vouched for.
+ * Announce a block of which only a part is written, and find its new checksum if the rest of it can be vouched for.
  * @return 0, or -EAGAIN under NOWAIT when the rest would have to be waited for.
  */
 static int prepare_edge(struct chunk *chunk, uint64_t block, char *page)
 {
+    int64_t block_begin = (int64_t)(block * BLOCK_SIZE), chunk_end = chunk->offset + (int64_t)chunk->length;
+    const struct overlay overlay = {
+        .block = block,
+        .begin = chunk->offset > block_begin ? chunk->offset : block_begin,
+        .end = chunk_end < block_begin + BLOCK_SIZE ? chunk_end : block_begin + BLOCK_SIZE,
+        .page = page,
+    };
     struct edge *edge = &chunk->edge[chunk->edges];
-    int64_t block_begin = (int64_t)(block * BLOCK_SIZE), block_end = block_begin + BLOCK_SIZE;
-    int64_t chunk_end = chunk->offset + (int64_t)chunk->length;
-    int64_t begin = chunk->offset > block_begin ? chunk->offset : block_begin;
-    int64_t end = chunk_end < block_end ? chunk_end : block_end;
-
-    edge_announce(&chunk->announcement, edge, block);
-    uint64_t *sum = &chunk->edge_sum[chunk->edges++];
-    int64_t size = issue_file_size(chunk->view->fd);
-    if (size < 0)
-        return 0;
-    edge->rest_zero = (begin == block_begin || size <= block_begin) && (end == block_end || size <= end);
-    if (edge->rest_zero) {
+    uint64_t *sum = &chunk->edge_sum[chunk->edges];
+    chunk->edges++;
+    if (rest_is_beyond_end(chunk, &overlay)) {
         memset(page, 0, BLOCK_SIZE);
+        *sum = overlaid_sum(chunk, &overlay);
+        edge_announce_whole(&chunk->announcement, edge, block, *sum);
+        if (rest_is_beyond_end(chunk, &overlay))
+            return 0;
+        edge_downgrade(edge, *sum);
     } else {
-        int error = decide_edge(chunk->view, &chunk->announcement, edge, page, is_nowait(chunk));
-        if (error != 0 || edge->base == WORD_UNKNOWN)
-            return error;
+        edge_announce(&chunk->announcement, edge, block);
     }
-    overlay(chunk, edge, page, begin, end, sum);
-    return 0;
+    int error = decide_edge(chunk->view, &chunk->announcement, edge, page, is_nowait(chunk));
+    if (error == 0 && edge->base != WORD_UNKNOWN)
+        *sum = overlaid_sum(chunk, &overlay);
+    return error;
 }
 
 static int prepare_edges(struct chunk *chunk)
@@ -215,6 +232,8 @@ static int open_accounting(struct chunk *chunk)
             return error;
     }
     if (chunk->accounting == ACCOUNT_LANDING) {
+        if (is_nowait(chunk) && map_is_behind(map))
+            return -EAGAIN;
         landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length,
                      landing_appends(chunk->view, chunk->flags));
         return 0;
@@ -300,7 +319,9 @@ static void complete(struct chunk *chunk, ssize_t result, bool certain)
             forget(chunk);
         else
             publish_to(chunk, (uint64_t)chunk->offset + (uint64_t)result);
-        if (!issue_wrote_nothing(result, chunk->flags))
+        if (issue_wrote_nothing(result, chunk->flags))
+            window_extend(&chunk->view->file->map);
+        else
             window_renew(&chunk->view->file->map, chunk->issued);
         announce_close(&chunk->announcement);
     }
@@ -316,7 +337,7 @@ static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize
     struct mutation mutation;
     mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
     int64_t now = issue_file_offset(chunk->view->fd);
-    bool forward = now >= chunk->offset && !offset_was_sought(use);
+    bool forward = now >= chunk->offset + (result > 0 ? result : 0) && !offset_was_sought(use);
     int64_t begin = forward ? chunk->offset : 0;
     int64_t end = forward ? now + (result < 0 ? (int64_t)chunk->length : 0) : INT64_MAX;
     mutate_close(&mutation, blocks_first(begin), blocks_count(begin, end));
@@ -334,42 +355,46 @@ static void lost_descriptor(const struct chunk *chunk)
     fd_view_close(&now);
 }
 
-static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked)
+/* The write at the file offset: where does it land? @return false when that cannot be known in advance. */
+static bool learn_offset(struct chunk *chunk, const struct offset_use *use)
 {
-    struct offset_use use = {0};
+    int64_t offset = use->exclusive ? issue_file_offset(chunk->view->fd) : -1;
+    if (offset < 0 || offset > INT64_MAX - (int64_t)chunk->length)
+        return false;
+    chunk->offset = offset;
+    return true;
+}
+
+/* `use`: of the file offset, when the chunk is announced at what it learned there; else NULL. */
+static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor *start, const struct offset_use *use)
+{
+    STEP("issue");
+    int fd = chunk->view->fd;
+    ssize_t result = chunk->length ? issue_write(fd, chunk->data, chunk->length, asked, chunk->flags)
+                                   : issue_bad_write(fd, chunk->asked, asked, chunk->flags);
+    if (config.detect && result > 0)
+        detect_change(chunk->view, *start, chunk->data, (size_t)result, chunk->offset);
+    bool same_file = fd_view_is_current(chunk->view);
+    bool same_place = !use || issue_wrote_nothing(result, chunk->flags) ||
+                      (offset_was_exclusive(use) && (result < 0 || issue_file_offset(fd) == chunk->offset + result));
+    complete(chunk, result, same_file && same_place);
+    if (!same_place)
+        lost_offset(chunk, use, result);
+    if (!same_file)
+        lost_descriptor(chunk);
+    return result;
+}
+
+static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked, const struct offset_use *use)
+{
     bool by_file_offset = asked == TRANSFER_FILE_OFFSET && chunk->accounting == ACCOUNT_ANNOUNCED;
-    if (by_file_offset) {
-        offset_enter(&use, chunk->view->offset);
-        int64_t offset = use.exclusive ? issue_file_offset(chunk->view->fd) : -1;
-        if (offset < 0) {
-            offset_leave(&use);
-            chunk->accounting = ACCOUNT_LANDING;
-            by_file_offset = false;
-        } else {
-            chunk->offset = offset;
-        }
+    if (by_file_offset && !learn_offset(chunk, use)) {
+        chunk->accounting = ACCOUNT_LANDING;
+        by_file_offset = false;
     }
     const struct cursor start = *cursor;
-    ssize_t result = prepare(chunk, cursor);
-    if (result == 0) {
-        STEP("issue");
-        int fd = chunk->view->fd;
-        result = chunk->length ? issue_write(fd, chunk->data, chunk->length, asked, chunk->flags)
-                               : issue_bad_write(fd, chunk->asked, asked, chunk->flags);
-        if (config.detect && result > 0)
-            detect_change(chunk->view, start, chunk->data, (size_t)result, chunk->offset);
-        bool certain = fd_view_is_current(chunk->view);
-        if (by_file_offset && result > 0)
-            certain = certain && offset_was_exclusive(&use) && issue_file_offset(fd) == chunk->offset + result;
-        complete(chunk, result, certain);
-        if (!certain && result > 0 && by_file_offset)
-            lost_offset(chunk, &use, result);
-        if (!certain && !fd_view_is_current(chunk->view))
-            lost_descriptor(chunk);
-    }
-    if (by_file_offset)
-        offset_leave(&use);
-    return result;
+    int error = prepare(chunk, cursor);
+    return error != 0 ? error : carry_out(chunk, asked, &start, by_file_offset ? use : NULL);
 }
 
 /* A long pause in our own writing: was somebody else at the file? To be asked before the window is renewed. */
@@ -381,40 +406,57 @@ static void look_outside(const struct fd_view *view)
         report_changed_outside(view->fd);
 }
 
-ssize_t transfer_write(const struct fd_view *view, const struct transfer *transfer)
+/* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
+static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use)
 {
     struct cursor cursor = {.vector = transfer->vector, .segments = transfer->segments};
-    const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
     const bool has_map = file_has_map(view->file);
     const bool appends = landing_appends(view, transfer->flags);
-    const bool in_one = appends || (transfer->flags & RWF_ATOMIC) ||
-                        (has_map && transfer->offset == TRANSFER_FILE_OFFSET && !view->offset);
+    const bool by_file_offset = transfer->offset == TRANSFER_FILE_OFFSET;
+    /* What others could write into the middle of, or what must not be torn, goes in one piece. */
+    const bool in_one = appends || (transfer->flags & RWF_ATOMIC) || (by_file_offset && !use->exclusive);
     size_t done = 0;
     ssize_t result = 0;
 
-    stats_add(STAT_direct_writes, 1);
-    if (has_map && !nowait)
-        look_outside(view);
     while (done < transfer->length) {
         size_t left = transfer->length - done;
         size_t wanted = in_one || left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK;
         struct chunk chunk = {.view = view,
                               .asked = wanted,
                               .length = wanted,
+                              .offset = by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
                               .flags = transfer->flags,
                               .accounting = !has_map  ? ACCOUNT_NONE
                                             : appends ? ACCOUNT_LANDING
                                                       : ACCOUNT_ANNOUNCED};
-        chunk.offset = transfer->offset == TRANSFER_FILE_OFFSET ? transfer->offset : transfer->offset + (int64_t)done;
-        result = write_chunk(&chunk, &cursor, chunk.offset);
+        result = write_chunk(&chunk, &cursor, chunk.offset, use);
         if (result < 0)
             break;
         done += (size_t)result;
         if ((size_t)result < wanted)
             break;
     }
-    if (result == -EAGAIN && nowait && done == 0)
-        stats_add(STAT_nowait_eagain, 1);
-    stats_add(STAT_bytes_written, done);
     return done > 0 ? (ssize_t)done : result;
+}
+
+ssize_t transfer_write(const struct fd_view *view, const struct transfer *transfer)
+{
+    const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
+    struct offset_use use = {0};
+    ssize_t result = 0;
+
+    stats_add(STAT_direct_writes, 1);
+    if (file_has_map(view->file) && !nowait)
+        look_outside(view);
+    if (transfer->offset == TRANSFER_FILE_OFFSET)
+        result = offset_enter(&use, view->offset, nowait);
+    if (result == 0) {
+        result = write_chunks(view, transfer, &use);
+        offset_leave(&use);
+    }
+    if (result > 0)
+        stats_add(STAT_bytes_written, (uint64_t)result);
+    else if (result == -EAGAIN && nowait)
+        stats_add(STAT_nowait_eagain, 1);
+    return result;
 }

@@ -8,6 +8,7 @@
 #include "base/next.h"
 #include "base/process.h"
 #include "base/stats.h"
+#include "engine/cancel.h"
 #include "engine/landing.h"
 #include "engine/transfer.h"
 #include "engine/vector.h"
@@ -80,11 +81,7 @@ static ssize_t carry_out(const struct fd_view *view, const struct rw_call *call,
     if (transfer->length == 0 || transfer->offset > INT64_MAX - (int64_t)transfer->length)
         return pass_on(call);
     if (view->state == FD_WATCHED)
-        return call->is_write ? write_watched(view, call, transfer->length, transfer->offset) : pass_on(call);
-    if (view->state == FD_EXCLUDED) {
-        stats_add(STAT_passed_through, 1);
-        return pass_on(call);
-    }
+        return write_watched(view, call, transfer->length, transfer->offset);
     return with_errno(call->is_write ? transfer_write(view, transfer) : transfer_read(view, transfer));
 }
 
@@ -118,26 +115,34 @@ static ssize_t with_vector(const struct fd_view *view, const struct rw_call *cal
     return result;
 }
 
-__attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
+static ssize_t with_view(const struct rw_call *call, int64_t offset, bool *passes)
 {
     struct fd_view view;
-    int64_t offset;
-    if (!process_start() || !resolve_offset(call, &offset))
-        return pass_on(call);
     if (fd_view_open(&view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0)
         return with_errno(-EAGAIN);
-    ssize_t result;
-    if (view.state == FD_PLAIN) {
-        result = pass_on(call);
-    } else {
-        if (view.state != FD_WATCHED)
-            pthread_testcancel();
+    ssize_t result = 0;
+    *passes = view.state == FD_PLAIN || view.state == FD_EXCLUDED || (view.state == FD_WATCHED && !call->is_write);
+    if (view.state == FD_EXCLUDED)
+        stats_add(STAT_passed_through, 1);
+    if (!*passes)
         result = call->buffer_is_vector ? with_vector(&view, call, offset) : with_buffer(&view, call, offset);
-    }
     int error = errno;
     fd_view_close(&view);
     errno = error;
     return result;
+}
+
+__attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
+{
+    int64_t offset;
+    bool passes = false;
+    if (!process_start() || !resolve_offset(call, &offset))
+        return pass_on(call);
+    pthread_testcancel();
+    struct cancel cancel = cancel_hold();
+    ssize_t result = with_view(call, offset, &passes);
+    cancel_restore(cancel);
+    return passes ? pass_on(call) : result;
 }
 
 EXPORT ssize_t read(int fd, void *buffer, size_t length)

@@ -3,6 +3,7 @@
  */
 #include "files/offset.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <time.h>
@@ -79,19 +80,22 @@ static void wait_for_the_first(struct offset *offset)
     }
 }
 
-void offset_enter(struct offset_use *use, struct offset *offset)
+int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
 {
     *use = (struct offset_use){.offset = offset};
     if (!offset)
-        return;
+        return 0;
+    if (nowait && atomic_load(&offset->users) > 0 && !atomic_load(&offset->shared))
+        return -EAGAIN;
     use->seeks = atomic_load(&offset->seeks);
     use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
     bool alone = atomic_fetch_add(&offset->users, 1) == 0;
     if (offset->forks != atomic_load(&forks))
         atomic_store(&offset->shared, true);
-    if (!alone && !atomic_exchange(&offset->shared, true))
+    if (!alone && !atomic_exchange(&offset->shared, true) && !nowait)
         wait_for_the_first(offset);
     use->exclusive = alone && !atomic_load(&offset->shared);
+    return 0;
 }
 
 void offset_leave(struct offset_use *use)

@@ -41,8 +41,9 @@ struct offset *offset_at(uint32_t index);
 /*
  * A request that uses the file offset begins and ends. The first two requests that meet make the description shared: the
  * second waits for the first, as the kernel would have it wait, then both know; nobody waits again.
+ * @return 0; -EAGAIN, with nothing to leave, when `nowait` and the request would be that second one.
  */
-void offset_enter(struct offset_use *use, struct offset *offset);
+int offset_enter(struct offset_use *use, struct offset *offset, bool nowait);
 void offset_leave(struct offset_use *use);
 
 /* Still nobody else? To be asked after the request, before offset_leave. */

@@ -1,0 +1,33 @@
+/*
+ * Thread cancellation: not while something is held that only we can give back. A direct request is a cancellation point at its
+ * entry; what was asked for meanwhile happens at the caller's next one, or on restoring if the thread is cancelled asynchronously.
+ * Async-signal-safe with glibc: a compare-and-swap in the thread's own descriptor.
+ */
+#ifndef BOUNCEIO_ENGINE_CANCEL_H
+#define BOUNCEIO_ENGINE_CANCEL_H
+
+#include <pthread.h>
+
+struct cancel {
+    int state, type;
+};
+
+static inline struct cancel cancel_hold(void)
+{
+    struct cancel before;
+    pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before.type);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before.state);
+    return before;
+}
+
+static inline void cancel_restore(struct cancel before)
+{
+    pthread_setcancelstate(before.state, NULL);
+    if (before.type == PTHREAD_CANCEL_DEFERRED)
+        return;
+    /* Acted on here, and not by setting the type: glibc 2.36 would forget to say PTHREAD_CANCELED. */
+    pthread_testcancel();
+    pthread_setcanceltype(before.type, NULL);
+}
+
+#endif
