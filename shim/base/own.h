@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { OWN_MAX = 8 };
+enum { OWN_MAX = 16 };
 
 /*
  * Take over `fd`: move it to a high number (close-on-exec) and store that in *holder, which is kept up to date should the number

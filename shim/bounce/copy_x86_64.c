@@ -2,11 +2,11 @@
  * Fault-exact copies on x86-64.
  *
  * `rep movsb` keeps its place in RSI and is precise at a fault, so its recovery is one assignment to the program counter.
- * Measured (AMD Zen, bytes/ns): equal to memcpy from 1 KiB up, 6 ns behind at 512 B; but up to 17 times slower when the
- * destination lies 1 to 31 bytes behind the source modulo 4 KiB (the processor mistakes the addresses for an overlap;
- * glibc bug 30994): a plain malloc of a large buffer returns a page's byte 16. Those copies take the vector loop, which after a
- * fault hands its unfinished 64 bytes to `rep movsb` to find the exact byte, as the kernel's own copies do. A vector store that
- * crosses into a bad page stores nothing at all.
+ * Measured (AMD Zen): equal to memcpy from 1 KiB up, 10 ns behind at 512 B; but up to 17 times slower when the destination
+ * lies 1 to 31 bytes behind the source modulo 4 KiB (the processor takes the addresses for an overlap; glibc bug 30994):
+ * malloc returns a page's byte 16 for anything large. Those copies take the vector loop, which after a fault hands its
+ * unfinished 64 bytes to `rep movsb` to find the exact byte, as the kernel's own copies do. A vector store that crosses
+ * into a bad page stores nothing at all.
  */
 #include "bounce/copy_arch.h"
 
@@ -33,18 +33,8 @@ __asm__(".pushsection .text\n"
         "    and $4095, %eax\n"
         "    dec %eax\n"
         "    cmp $31, %eax\n" /* 0 .. 30: destination 1 .. 31 bytes behind */
-        "    jb 2f\n"
-        ".globl copy_arch_bytes\n"
-        ".hidden copy_arch_bytes\n"
-        "copy_arch_bytes:\n" /* the only instruction of the plain copy that touches memory */
-        "    rep movsb\n"
-        ".globl copy_arch_done\n"
-        ".hidden copy_arch_done\n"
-        "copy_arch_done:\n"
-        "    mov %r8, %rax\n" /* not RCX: valgrind counts a byte before it moves it */
-        "    sub %rsi, %rax\n"
-        "    ret\n"
-        "2:  cmp $64, %rcx\n"
+        "    jae copy_arch_bytes\n"
+        "    cmp $64, %rcx\n"
         "    jb copy_arch_bytes\n"
         ".globl copy_arch_vectors\n"
         ".hidden copy_arch_vectors\n"
@@ -57,15 +47,21 @@ __asm__(".pushsection .text\n"
         "    movdqu %xmm1, 16(%rdi)\n"
         "    movdqu %xmm2, 32(%rdi)\n"
         "    movdqu %xmm3, 48(%rdi)\n"
-        ".globl copy_arch_vectors_end\n"
-        ".hidden copy_arch_vectors_end\n"
-        "copy_arch_vectors_end:\n"
         "    add $64, %rsi\n"
         "    add $64, %rdi\n"
         "    sub $64, %rcx\n"
         "    cmp $64, %rcx\n"
         "    jae copy_arch_vectors\n"
-        "    jmp copy_arch_bytes\n"
+        ".globl copy_arch_bytes\n"
+        ".hidden copy_arch_bytes\n"
+        "copy_arch_bytes:\n"
+        "    rep movsb\n"
+        ".globl copy_arch_done\n"
+        ".hidden copy_arch_done\n"
+        "copy_arch_done:\n"
+        "    mov %r8, %rax\n" /* not RCX: valgrind counts a byte before it moves it */
+        "    sub %rsi, %rax\n"
+        "    ret\n"
         "    .cfi_endproc\n"
         ".size copy_arch_forward, . - copy_arch_forward\n"
 
@@ -122,6 +118,7 @@ __asm__(".pushsection .text\n"
         ".hidden copy_arch_call_failed\n"
         "copy_arch_call_failed:\n" /* RSP is what copy_arch_unwind held; every register below it is on the stack */
         "    .cfi_restore_state\n"
+        "    cld\n"
         "    mov $-14, %eax\n"
         "    jmp 3b\n"
         "    .cfi_endproc\n"
@@ -131,7 +128,6 @@ __asm__(".pushsection .text\n"
 extern const char copy_arch_bytes[] __attribute__((visibility("hidden")));
 extern const char copy_arch_done[] __attribute__((visibility("hidden")));
 extern const char copy_arch_vectors[] __attribute__((visibility("hidden")));
-extern const char copy_arch_vectors_end[] __attribute__((visibility("hidden")));
 extern const char copy_arch_call_failed[] __attribute__((visibility("hidden")));
 
 /* Bounds of the section "guarded_text", made by the linker; both NULL when no object has one. */
@@ -147,7 +143,7 @@ bool copy_arch_recover(ucontext_t *context)
         registers[REG_RIP] = (greg_t)(uintptr_t)copy_arch_done;
         return true;
     }
-    if (counter >= (uintptr_t)copy_arch_vectors && counter < (uintptr_t)copy_arch_vectors_end) {
+    if (counter >= (uintptr_t)copy_arch_vectors && counter < (uintptr_t)copy_arch_bytes) {
         registers[REG_RIP] = (greg_t)(uintptr_t)copy_arch_bytes;
         return true;
     }
@@ -155,7 +151,6 @@ bool copy_arch_recover(ucontext_t *context)
         copy_arch_unwind != 0) {
         registers[REG_RSP] = (greg_t)copy_arch_unwind;
         registers[REG_RIP] = (greg_t)(uintptr_t)copy_arch_call_failed;
-        registers[REG_EFL] &= ~(greg_t)0x400; /* the direction flag, which functions may expect to be clear */
         return true;
     }
     return false;

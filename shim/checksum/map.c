@@ -48,7 +48,7 @@ static void machine_id(uint8_t id[16])
     for (long i = 0; i < length && i < 32; i++) {
         unsigned char c = (unsigned char)text[i];
         unsigned digit = c >= '0' && c <= '9' ? c - (unsigned)'0' : ((c | 32U) - 'a' + 10U) & 15;
-        id[i / 2] = (uint8_t)(id[i / 2] << 4 | digit);
+        id[i / 2] = (uint8_t)((unsigned)id[i / 2] << 4 | digit);
     }
 }
 

@@ -36,7 +36,7 @@ struct map {
 };
 
 /*
- * The key of the file behind a descriptor (not O_PATH). @return 0, or -errno (-ENOTSUP when it is not a regular file).
+ * The key of the file behind a descriptor (O_PATH will do). @return 0, or -errno (-ENOTSUP when it is not a regular file).
  * Any thread; async-signal-safe; no lock needed.
  */
 int map_key_of(int fd, struct map_key *key);

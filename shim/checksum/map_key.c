@@ -6,10 +6,13 @@
 #include <linux/stat.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include "base/log.h"
 #include "base/raw.h"
+#include "bounce/pool.h"
 #include "checksum/map.h"
 
 /* Source: include/uapi/linux/fs.h, Linux 6.9; older headers do not have it. */
@@ -19,17 +22,51 @@ struct filesystem_uuid {
 };
 #define IOCTL_GET_FILESYSTEM_UUID _IOR(0x15, 0, struct filesystem_uuid)
 
-static int filesystem_id(int fd, uint8_t id[16])
+static bool read_uuid(int fd, uint8_t id[16])
 {
-    struct filesystem_uuid uuid = {0};
     static const uint8_t none[16];
-    memset(id, 0, 16);
+    struct filesystem_uuid uuid = {0};
     /* Images made by hand may have no UUID at all. */
-    if (raw(SYS_ioctl, fd, IOCTL_GET_FILESYSTEM_UUID, &uuid) == 0 && uuid.length == sizeof uuid.uuid &&
-        memcmp(uuid.uuid, none, sizeof none) != 0) {
-        memcpy(id, uuid.uuid, sizeof uuid.uuid);
-        return 0;
+    if (raw(SYS_ioctl, fd, IOCTL_GET_FILESYSTEM_UUID, &uuid) != 0 || uuid.length != sizeof uuid.uuid ||
+        memcmp(uuid.uuid, none, sizeof none) == 0)
+        return false;
+    memcpy(id, uuid.uuid, sizeof uuid.uuid);
+    return true;
+}
+
+/* An O_PATH descriptor cannot be asked, but the directory it is in can. */
+static bool read_uuid_of_directory(int fd, uint64_t device, uint8_t id[16])
+{
+    struct extent page;
+    char link[32];
+    bool found = false;
+    if (pool_take(&page, POOL_PAGE, false) != 0)
+        return false;
+    char *path = page.base;
+    log_format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = raw(SYS_readlinkat, AT_FDCWD, link, path, POOL_PAGE - 1);
+    path[raw_failed(length) ? 0 : length] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash) {
+        slash[slash == path ? 1 : 0] = '\0';
+        long directory = raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct stat status;
+        if (!raw_failed(directory)) {
+            found = fstat((int)directory, &status) == 0 && status.st_dev == device && read_uuid((int)directory, id);
+            raw(SYS_close, directory);
+        }
     }
+    pool_give(&page);
+    return found;
+}
+
+static int filesystem_id(int fd, uint64_t device, uint8_t id[16])
+{
+    long flags = raw(SYS_fcntl, fd, F_GETFL);
+    bool is_path = !raw_failed(flags) && (flags & O_PATH);
+    memset(id, 0, 16);
+    if (is_path ? read_uuid_of_directory(fd, device, id) : read_uuid(fd, id))
+        return 0;
     struct statfs status;
     long error = raw(SYS_fstatfs, fd, &status);
     if (raw_failed(error))
@@ -56,5 +93,5 @@ int map_key_of(int fd, struct map_key *key)
         key->birth_seconds = status.stx_btime.tv_sec;
         key->birth_nanoseconds = status.stx_btime.tv_nsec;
     }
-    return filesystem_id(fd, key->filesystem);
+    return filesystem_id(fd, key->device, key->filesystem);
 }

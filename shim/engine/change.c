@@ -50,7 +50,8 @@ static void foresee_last_block(struct change *change, int64_t length)
     uint64_t run, block = blocks_first(length);
     struct block_words *words = map_words(change->mutation.map, block, &run);
     uint64_t current = words ? atomic_load(&words->current) : WORD_UNKNOWN;
-    if (length % BLOCK_SIZE == 0 || current == WORD_UNKNOWN || pool_take(&change->page, BLOCK_SIZE, false) != 0)
+    if (change->probe >= 0 || length % BLOCK_SIZE == 0 || current == WORD_UNKNOWN ||
+        pool_take(&change->page, BLOCK_SIZE, false) != 0)
         return;
     char *page = change->page.base;
     if (decide_read_block(&change->view, block, page, false) < 0 || block_sum(page, block) != current)
@@ -88,30 +89,44 @@ static bool store_has_maps(void)
     return store_shared() && atomic_load(&store_shared()->map_generation) > 0;
 }
 
+/* The file object of an O_PATH descriptor, if the file has a map. */
+static struct file *find_by_probe(int probe, const struct stat *status)
+{
+    struct map_key key;
+    uint64_t saved;
+    if (map_key_of(probe, &key) != 0)
+        return NULL;
+    process_lock(&saved);
+    struct file *file = map_exists(&key) ? file_open(probe, status, false) : NULL;
+    process_unlock(&saved);
+    if (file && !file_has_map(file)) {
+        file_release(file);
+        file = NULL;
+    }
+    return file;
+}
+
+/* An O_PATH descriptor: closing another kind would release the POSIX locks that the program holds on the file. */
 static bool open_probe(struct change *change, int directory, const char *path, int flags)
 {
     memset(change, 0, sizeof *change);
     change->probe = -1;
     struct stat status;
-    if (!store_has_maps() || !path || raw(SYS_newfstatat, directory, path, &status, flags) != 0 ||
-        !S_ISREG(status.st_mode))
+    if (!store_has_maps() || !path)
         return false;
-    int open_flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY | ((flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0);
-    long fd = raw(SYS_openat, directory, path, O_WRONLY | open_flags);
+    long fd = raw(SYS_openat, directory, path, O_PATH | O_CLOEXEC | ((flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0));
     if (raw_failed(fd))
         return false;
     int probe = own_raise((int)fd);
     if (probe < 0)
         return false;
-    fd_opened(probe, O_WRONLY, true);
-    if (find_map(change, probe)) {
+    if (fstat(probe, &status) == 0 && S_ISREG(status.st_mode))
+        change->view = (struct fd_view){.fd = probe, .file = find_by_probe(probe, &status)};
+    if (change->view.file)
         change->probe = probe;
-        return true;
-    }
-    fd_closing(probe);
-    raw(SYS_close, probe);
-    fd_closed(probe);
-    return false;
+    else
+        raw(SYS_close, probe);
+    return change->view.file != NULL;
 }
 
 void change_open_path_truncation(struct change *change, int directory, const char *path, int64_t length)
@@ -146,11 +161,8 @@ void change_close(struct change *change, bool changed)
     }
     pool_give(&change->page);
     fd_view_close(&change->view);
-    if (change->probe >= 0) {
-        fd_closing(change->probe);
+    if (change->probe >= 0)
         raw(SYS_close, change->probe);
-        fd_closed(change->probe);
-    }
 }
 
 void change_times(int fd)

@@ -4,27 +4,18 @@
 #include "engine/decide.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/process.h"
-#include "base/raw.h"
 #include "base/stats.h"
 #include "bounce/pool.h"
 #include "checksum/question.h"
 #include "checksum/window.h"
 #include "engine/issue.h"
 #include "engine/report.h"
+#include "files/reader.h"
 
 enum { ROUNDS = 3 };
-
-static int reopen_for_reading(int fd)
-{
-    char path[32];
-    log_format(path, sizeof path, "/proc/self/fd/%d", fd);
-    return (int)raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
-}
 
 ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait)
 {
@@ -32,13 +23,11 @@ ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page
     if (!(view->flags & FD_READABLE)) {
         if (nowait)
             return -EAGAIN;
-        fd = reopen_for_reading(view->fd);
+        fd = reader_of(view->file, view->fd);
         if (fd < 0)
             return fd;
     }
     ssize_t length = issue_read(fd, page, BLOCK_SIZE, (int64_t)(block * BLOCK_SIZE), nowait ? RWF_NOWAIT : 0);
-    if (fd != view->fd)
-        raw(SYS_close, fd);
     if (length >= 0)
         memset(page + length, 0, (size_t)(BLOCK_SIZE - length));
     return length;

@@ -15,8 +15,8 @@
 #include "files/descriptor.h"
 
 /*
- * Read one block of the view's file into `page`, padded with zeros beyond the end of the file. A write-only descriptor is re-opened
- * for reading where that is permitted (never under NOWAIT). @return bytes read before the padding, or -errno (-EAGAIN under NOWAIT).
+ * Read one block of the view's file into `page`, padded with zeros beyond the end of the file. For a write-only descriptor there is
+ * another one to read by, where that is permitted (never under NOWAIT). @return bytes read before the padding, or -errno (-EAGAIN under NOWAIT).
  */
 ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait);
 

@@ -25,17 +25,18 @@ static void open_at_end(struct landing *landing, struct map *map)
     }
 }
 
-void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append)
+void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
+                  const struct offset_use *use)
 {
     struct map *map = &view->file->map;
-    *landing = (struct landing){.fd = view->fd, .append = append, .asked = offset, .offset = offset, .length = length};
+    *landing = (struct landing){
+        .fd = view->fd, .append = append, .use = use, .asked = offset, .offset = offset, .length = length};
     if (!file_has_map(view->file))
         return;
     landing->cancel = cancel_hold();
     if (append) {
         open_at_end(landing, map);
     } else if (offset == TRANSFER_FILE_OFFSET) {
-        offset_enter(&landing->use, view->offset, true);
         mutate_open(&landing->mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
         landing->offset = issue_file_offset(view->fd);
     } else {
@@ -62,12 +63,11 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
     } else if (landing->asked == TRANSFER_FILE_OFFSET) {
         /* As long as the offset only moved forward, the bytes are between where it was and where it is. */
         int64_t now = issue_file_offset(landing->fd);
-        bool forward = begin >= 0 && now >= begin + (result > 0 ? result : 0) && !offset_was_sought(&landing->use);
+        bool forward = begin >= 0 && now >= begin + (result > 0 ? result : 0) &&
+                       !(landing->use && offset_was_sought(landing->use));
         end = forward ? now + (result < 0 ? (int64_t)landing->length : 0) : INT64_MAX;
         begin = forward ? begin : 0;
     }
     mutate_close(&landing->mutation, blocks_first(begin), blocks_count(begin, end));
-    if (landing->asked == TRANSFER_FILE_OFFSET && !landing->append)
-        offset_leave(&landing->use);
     cancel_restore(landing->cancel);
 }

@@ -12,9 +12,9 @@
 #include "files/descriptor.h"
 
 struct landing {
-    struct mutation mutation; /* map NULL: nothing to do */
-    struct offset_use use;
-    struct cancel cancel; /* the thread's cancellation state, held while the mutator stands */
+    struct mutation mutation;     /* map NULL: nothing to do */
+    const struct offset_use *use; /* of the file offset; NULL: others may move it unseen */
+    struct cancel cancel;         /* the thread's cancellation state, held while the mutator stands */
     int fd;
     bool append;
     int64_t offset; /* bytes; where the caller says, where the file ends, or where the file offset stands */
@@ -23,7 +23,8 @@ struct landing {
 };
 
 /* Before the write. `offset` in bytes or TRANSFER_FILE_OFFSET; `append`: it goes to the end of the file wherever that is. */
-void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append);
+void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
+                  const struct offset_use *use);
 
 /* After it, with what it returned: bytes, or -errno. `flags`: RWF_*. */
 void landing_close(struct landing *landing, ssize_t result, int flags);

@@ -5,12 +5,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
-#include "base/log.h"
+#include "base/process.h"
 #include "base/raw.h"
 #include "bounce/pool.h"
 #include "engine/issue.h"
 #include "engine/verify.h"
+#include "files/reader.h"
 
 enum { SURVEY_PIECE = 1 << 20 };
 
@@ -55,33 +57,60 @@ static int survey(const struct fd_view *view, int64_t offset, int64_t end, struc
     return error;
 }
 
+/* The view of a descriptor that is not open for direct I/O. Its file, and our descriptor of it, are kept for good: closing the latter would
+ * release the program's POSIX locks on the file. */
+static int view_of_plain(struct fd_view *view, int fd)
+{
+    struct stat status;
+    struct map_key key;
+    uint64_t saved;
+    int error = map_key_of(fd, &key);
+    if (error != 0 || fstat(fd, &status) != 0)
+        return error == -ENOTSUP || error == 0 ? -EINVAL : error;
+    fd_view_close(view);
+    process_lock(&saved);
+    *view = (struct fd_view){.fd = fd, .file = map_exists(&key) ? file_open(fd, &status, false) : NULL};
+    process_unlock(&saved);
+    if (!view->file)
+        return -ENODATA;
+    file_hold(view->file);
+    return 0;
+}
+
+/* A view that can be read from with direct I/O. */
+static int open_view(struct fd_view *view, int fd)
+{
+    if (raw_failed(raw(SYS_fcntl, fd, F_GETFD)))
+        return -EBADF;
+    int error = fd_view_open(view, fd, false);
+    if (error == 0 && view->state != FD_DIRECT)
+        error = view_of_plain(view, fd);
+    if (error != 0)
+        return error;
+    if (!file_has_map(view->file))
+        return -ENODATA;
+    if (view->state == FD_DIRECT && (view->flags & FD_READABLE))
+        return 0;
+    int reader = reader_of(view->file, fd);
+    if (reader < 0)
+        return reader;
+    view->fd = reader;
+    view->flags = FD_READABLE;
+    return 0;
+}
+
 int survey_range(int fd, uint64_t offset, uint64_t length, struct bounceio_verify_result *result)
 {
-    char path[32];
-    struct fd_view view;
+    struct fd_view view = {0};
     *result = (struct bounceio_verify_result){0};
     if (offset > INT64_MAX - BLOCK_SIZE || length > INT64_MAX - BLOCK_SIZE - offset)
         return -EINVAL;
-    if (raw_failed(raw(SYS_fcntl, fd, F_GETFD)))
-        return -EBADF;
-    log_format(path, sizeof path, "/proc/self/fd/%d", fd);
-    int direct = (int)raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (direct < 0)
-        return direct;
-    fd_opened(direct, O_RDONLY | O_DIRECT, false);
-    int error = fd_view_open(&view, direct, false);
-    if (error == 0 && view.state != FD_DIRECT)
-        error = -EINVAL;
-    else if (error == 0 && !file_has_map(view.file))
-        error = -ENODATA;
+    int error = open_view(&view, fd);
     if (error == 0) {
         uint64_t begin = offset / BLOCK_SIZE * BLOCK_SIZE;
         uint64_t end = length ? (offset + length + BLOCK_SIZE - 1) / BLOCK_SIZE * BLOCK_SIZE : INT64_MAX;
         error = survey(&view, (int64_t)begin, (int64_t)end, result);
     }
     fd_view_close(&view);
-    fd_closing(direct);
-    raw(SYS_close, direct);
-    fd_closed(direct);
     return error;
 }

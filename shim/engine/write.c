@@ -48,6 +48,7 @@ struct chunk {
     uint64_t edge_sum[2];
     int64_t issued; /* time */
     struct landing landing;
+    const struct offset_use *use; /* of the file offset, by requests that use it */
 };
 
 static bool is_nowait(const struct chunk *chunk)
@@ -235,7 +236,7 @@ static int open_accounting(struct chunk *chunk)
         if (is_nowait(chunk) && map_is_behind(map))
             return -EAGAIN;
         landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length,
-                     landing_appends(chunk->view, chunk->flags));
+                     landing_appends(chunk->view, chunk->flags), chunk->use);
         return 0;
     }
     announce_open(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, TRANSPORT_BLOCKING, is_nowait(chunk));
@@ -349,16 +350,16 @@ static void lost_descriptor(const struct chunk *chunk)
     struct fd_view now;
     struct landing landing;
     if (fd_view_open(&now, chunk->view->fd, false) == 0 && now.file && now.file != chunk->view->file) {
-        landing_open(&landing, &now, chunk->offset, chunk->length, false);
+        landing_open(&landing, &now, chunk->offset, chunk->length, false, NULL);
         landing_close(&landing, (ssize_t)chunk->length, 0);
     }
     fd_view_close(&now);
 }
 
 /* The write at the file offset: where does it land? @return false when that cannot be known in advance. */
-static bool learn_offset(struct chunk *chunk, const struct offset_use *use)
+static bool learn_offset(struct chunk *chunk)
 {
-    int64_t offset = use->exclusive ? issue_file_offset(chunk->view->fd) : -1;
+    int64_t offset = chunk->use->exclusive ? issue_file_offset(chunk->view->fd) : -1;
     if (offset < 0 || offset > INT64_MAX - (int64_t)chunk->length)
         return false;
     chunk->offset = offset;
@@ -385,16 +386,16 @@ static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor
     return result;
 }
 
-static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked, const struct offset_use *use)
+static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked)
 {
     bool by_file_offset = asked == TRANSFER_FILE_OFFSET && chunk->accounting == ACCOUNT_ANNOUNCED;
-    if (by_file_offset && !learn_offset(chunk, use)) {
+    if (by_file_offset && !learn_offset(chunk)) {
         chunk->accounting = ACCOUNT_LANDING;
         by_file_offset = false;
     }
     const struct cursor start = *cursor;
     int error = prepare(chunk, cursor);
-    return error != 0 ? error : carry_out(chunk, asked, &start, by_file_offset ? use : NULL);
+    return error != 0 ? error : carry_out(chunk, asked, &start, by_file_offset ? chunk->use : NULL);
 }
 
 /* A long pause in our own writing: was somebody else at the file? To be asked before the window is renewed. */
@@ -426,10 +427,11 @@ static ssize_t write_chunks(const struct fd_view *view, const struct transfer *t
                               .length = wanted,
                               .offset = by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
                               .flags = transfer->flags,
+                              .use = by_file_offset ? use : NULL,
                               .accounting = !has_map  ? ACCOUNT_NONE
                                             : appends ? ACCOUNT_LANDING
                                                       : ACCOUNT_ANNOUNCED};
-        result = write_chunk(&chunk, &cursor, chunk.offset, use);
+        result = write_chunk(&chunk, &cursor, chunk.offset);
         if (result < 0)
             break;
         done += (size_t)result;

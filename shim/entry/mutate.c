@@ -90,7 +90,7 @@ static void inflow_open(struct inflow *inflow, int fd, const off64_t *position, 
         return; /* the kernel will refuse it */
     if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
         length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
-    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0));
+    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), NULL);
 }
 
 static ssize_t inflow_close(struct inflow *inflow, ssize_t result)

@@ -66,7 +66,7 @@ static bool resolve_offset(const struct rw_call *call, int64_t *offset)
 static ssize_t write_watched(const struct fd_view *view, const struct rw_call *call, size_t length, int64_t offset)
 {
     struct landing landing;
-    landing_open(&landing, view, offset, length, landing_appends(view, call->flags));
+    landing_open(&landing, view, offset, length, landing_appends(view, call->flags), NULL);
     ssize_t result = pass_on(call);
     int error = errno;
     landing_close(&landing, result < 0 ? -error : result, call->flags);

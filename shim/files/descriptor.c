@@ -9,6 +9,7 @@
 
 #include "base/process.h"
 #include "files/classify.h"
+#include "files/reader.h"
 #include "files/standing.h"
 
 _Atomic uint64_t *fd_table;
@@ -156,13 +157,19 @@ void fd_duplicated(int fd, int from)
         fd_word_drop(source);
 }
 
-/* If this may be a file's last descriptor: has the file a name left? Its map goes with it if not. */
-static void note_unlinked(int fd, uint64_t word)
+/*
+ * If this may be a file's last descriptor: has the file a name left? Its map goes with it if not. And our own descriptor of the file
+ * goes before the program's, so that POSIX locks are released when the program expects it, and never later.
+ */
+static void prepare_last_close(int fd, uint64_t word)
 {
     struct file *file = fd_word_file(word);
     struct stat status;
-    if (file && atomic_load(&file->references) == 1 && fstat(fd, &status) == 0)
+    if (!file || atomic_load(&file->references) != 1)
+        return;
+    if (fstat(fd, &status) == 0)
         atomic_store(&file->unlinked, status.st_nlink == 0);
+    reader_close(file);
 }
 
 void fd_closing(int fd)
@@ -172,7 +179,7 @@ void fd_closing(int fd)
     uint64_t word = fd_word(fd);
     if (word & FD_STREAM)
         standing_stream_closed(fd);
-    note_unlinked(fd, word);
+    prepare_last_close(fd, word);
     while (!fd_replace(fd, word, FD_CLOSING))
         word = fd_word(fd);
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "files/reader.h"
 
 enum { BUCKETS = 4096 };
 
@@ -144,6 +145,7 @@ void file_reap(void)
         if (!atomic_load(&file->in_use) || atomic_load(&file->references) != 0)
             continue;
         unlink_from_chain(file);
+        reader_close(file);
         atomic_store(&file->in_use, false);
         map_close(&file->map, atomic_load(&file->unlinked));
     }
