@@ -87,15 +87,6 @@ START_TEST(unknown_stays_unknown)
 }
 END_TEST
 
-START_TEST(a_block_whose_rest_lies_beyond_the_end_of_the_file_is_vouched_for)
-{
-    announce_edge(WORD_UNKNOWN);
-    edge.rest_zero = true;
-    publish_edge(NEW);
-    ck_assert_words(map, BLOCK_INDEX, NEW, WORD_IDLE);
-}
-END_TEST
-
 START_TEST(a_block_that_reads_otherwise_is_a_mismatch)
 {
     announce_edge(OLD);
@@ -119,7 +110,7 @@ START_TEST(a_reported_mismatch_poisons_the_block_whatever_becomes_of_the_write)
     for (int i = 0; i < 3; i++) {
         announce_edge(OLD);
         ck_assert_int_eq(edge_check(&write_request, &edge, OTHER), EDGE_MISMATCH);
-        edge_poison(&edge);
+        ck_assert(edge_poison(&edge));
         if (i < 2)
             endings[i](&write_request, &edge);
         else
@@ -127,6 +118,18 @@ START_TEST(a_reported_mismatch_poisons_the_block_whatever_becomes_of_the_write)
         announce_close(&write_request);
         ck_assert_words(map, BLOCK_INDEX, WORD_POISON, WORD_IDLE);
     }
+}
+END_TEST
+
+START_TEST(a_block_that_was_repaired_meanwhile_is_not_poisoned)
+{
+    announce_edge(OLD);
+    ck_assert_int_eq(edge_check(&write_request, &edge, OTHER), EDGE_MISMATCH);
+    atomic_store(&words_of(map, BLOCK_INDEX)->current, NEW);
+    ck_assert(!edge_poison(&edge));
+    ck_assert_words(map, BLOCK_INDEX, NEW, WORD_CONTENDED + 1);
+    publish_edge(OTHER);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
 }
 END_TEST
 
@@ -269,6 +272,80 @@ START_TEST(a_forgotten_edge_is_unknown)
 }
 END_TEST
 
+/* ---- The rest of the block lies beyond the end of the file. ---- */
+
+static void announce_whole_edge(uint64_t current)
+{
+    map_fixture_new(&fixture, 8);
+    words_set(map, BLOCK_INDEX, current, WORD_IDLE);
+    announce_open(&write_request, map, BLOCK_INDEX, 1, FLIGHT_WRITE, TRANSPORT_BLOCKING, false);
+    edge_announce_whole(&write_request, &edge, BLOCK_INDEX, NEW);
+}
+
+START_TEST(a_last_block_is_announced_and_published_like_a_whole_one)
+{
+    announce_whole_edge(WORD_UNKNOWN);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, NEW);
+    uint64_t before = stats_get(STAT_blocks_summed);
+    publish_edge(NEW);
+    ck_assert_words(map, BLOCK_INDEX, NEW, WORD_IDLE);
+    ck_assert_uint_eq(stats_get(STAT_blocks_summed) - before, 1);
+}
+END_TEST
+
+START_TEST(a_last_block_that_somebody_joined_is_unknown)
+{
+    announce_whole_edge(OLD);
+    write_whole_block(OTHER);
+    publish_edge(NEW);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
+}
+END_TEST
+
+START_TEST(a_withdrawn_last_block_leaves_what_was_recorded_and_a_forgotten_one_is_unknown)
+{
+    announce_whole_edge(OLD);
+    edge_withdraw(&write_request, &edge);
+    ck_assert_words(map, BLOCK_INDEX, OLD, WORD_IDLE);
+    edge_announce_whole(&write_request, &edge, BLOCK_INDEX, NEW);
+    edge_forget(&write_request, &edge);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
+    announce_close(&write_request);
+}
+END_TEST
+
+START_TEST(a_last_block_that_is_not_the_last_any_more_becomes_a_part_of_a_block)
+{
+    announce_whole_edge(OLD);
+    edge_downgrade(&edge, NEW);
+    ck_assert_words(map, BLOCK_INDEX, OLD, WORD_CONTENDED + 1);
+    ck_assert_int_eq(edge_check(&write_request, &edge, OLD), EDGE_AS_RECORDED);
+    publish_edge(OTHER);
+    ck_assert_words(map, BLOCK_INDEX, OTHER, WORD_IDLE);
+}
+END_TEST
+
+START_TEST(a_last_block_of_unknown_checksum_stays_unknown_when_it_is_not_the_last_any_more)
+{
+    announce_whole_edge(WORD_UNKNOWN);
+    edge_downgrade(&edge, NEW);
+    publish_edge(OTHER);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
+}
+END_TEST
+
+START_TEST(a_last_block_that_somebody_joined_before_it_was_the_last_no_more_is_unknown)
+{
+    announce_whole_edge(OLD);
+    write_whole_block(OTHER);
+    atomic_store(&words_of(map, BLOCK_INDEX)->current, OLD);
+    edge_downgrade(&edge, NEW);
+    ck_assert_int_eq(edge_check(&write_request, &edge, OTHER), EDGE_UNKNOWN);
+    publish_edge(OTHER);
+    ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
+}
+END_TEST
+
 START_TEST(an_orphan_is_taken_over_by_a_partial_write)
 {
     map_fixture_new(&fixture, 8);
@@ -287,10 +364,10 @@ int main(int argc, char **argv)
         a_block_that_reads_as_recorded_gets_its_new_sum,
         a_published_edge_counts_as_summed,
         unknown_stays_unknown,
-        a_block_whose_rest_lies_beyond_the_end_of_the_file_is_vouched_for,
         a_block_that_reads_otherwise_is_a_mismatch,
         a_mismatch_that_is_not_reported_leaves_the_block_unknown,
         a_reported_mismatch_poisons_the_block_whatever_becomes_of_the_write,
+        a_block_that_was_repaired_meanwhile_is_not_poisoned,
         a_poisoned_block_is_a_mismatch_for_the_next_partial_write_too,
         a_block_that_reads_otherwise_under_a_mutator_is_no_mismatch,
         a_block_that_reads_otherwise_after_a_mutator_is_no_mismatch,
@@ -304,6 +381,12 @@ int main(int argc, char **argv)
         a_mutator_that_came_and_went_leaves_an_edge_unknown,
         a_withdrawn_edge_leaves_what_was_recorded,
         a_forgotten_edge_is_unknown,
+        a_last_block_is_announced_and_published_like_a_whole_one,
+        a_last_block_that_somebody_joined_is_unknown,
+        a_withdrawn_last_block_leaves_what_was_recorded_and_a_forgotten_one_is_unknown,
+        a_last_block_that_is_not_the_last_any_more_becomes_a_part_of_a_block,
+        a_last_block_of_unknown_checksum_stays_unknown_when_it_is_not_the_last_any_more,
+        a_last_block_that_somebody_joined_before_it_was_the_last_no_more_is_unknown,
         an_orphan_is_taken_over_by_a_partial_write,
         NULL,
     };

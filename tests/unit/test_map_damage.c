@@ -46,12 +46,10 @@ static struct map_header header_of_file(void)
     return header;
 }
 
-/* Replace the identity by one that agrees with its own checksum: the identity padded with zeros to a block, summed like one. */
+/* Replace the identity by one that agrees with its own checksum. */
 static void seal(const struct map_identity *identity)
 {
-    unsigned char block[BLOCK_SIZE] = {0};
-    memcpy(block, identity, sizeof *identity);
-    uint64_t sum = block_sum(block, 0);
+    uint64_t sum = hash_bytes(HASH_START, identity, sizeof *identity);
     patch(offsetof(struct map_header, identity), identity, sizeof *identity);
     patch(offsetof(struct map_header, identity_sum), &sum, sizeof sum);
 }
@@ -217,6 +215,33 @@ START_TEST(a_damaged_map_that_is_only_looked_for_is_set_aside_and_not_replaced)
 }
 END_TEST
 
+static bool open_another_map(struct peer *peer, void *argument)
+{
+    struct map_key key;
+    struct map other = {0};
+    (void)argument;
+    ck_assert_int_eq(map_key_of(map_fixture_file(&fixture, "other"), &key), 0);
+    ck_assert_int_eq(locked_map_open(&other, &key, true), 0);
+    peer_pause(peer);
+    return true;
+}
+
+START_TEST(a_damaged_map_is_left_where_it_is_while_somebody_else_uses_the_store)
+{
+    struct peer peer;
+    make_closed_map();
+    peer_start(&peer, open_another_map, NULL);
+    peer_reach(&peer);
+    ck_assert_int_eq(truncate(map_path, 0), 0);
+    ck_assert_int_lt(locked_map_open(map, &fixture.key, true), 0);
+    ck_assert_ptr_null(map->header);
+    ck_assert(!is_set_aside());
+    peer_continue(&peer);
+    peer_end(&peer);
+    assert_set_aside_and_begun_anew();
+}
+END_TEST
+
 START_TEST(units_that_the_file_does_not_reach_are_unknown_again)
 {
     uint64_t run;
@@ -311,6 +336,7 @@ int main(int argc, char **argv)
         a_map_that_is_too_short_for_its_windows_is_set_aside,
         a_truncated_map_is_set_aside,
         a_damaged_map_that_is_only_looked_for_is_set_aside_and_not_replaced,
+        a_damaged_map_is_left_where_it_is_while_somebody_else_uses_the_store,
         units_that_the_file_does_not_reach_are_unknown_again,
         a_map_of_another_machine_is_refused_and_left_alone,
         a_symbolic_link_in_the_place_of_a_map_is_refused,

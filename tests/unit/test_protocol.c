@@ -103,29 +103,54 @@ static void write_whole_blocks(struct worker *worker)
     announce_close(&announcement);
 }
 
+/* Write one half over what the block is read to hold. */
+static void write_half(struct worker *worker, const struct announcement *announcement, struct edge *edge)
+{
+    uint64_t halves[2], half = random_below(&worker->random, 2);
+    for (int i = 0; i < 2; i++) {
+        halves[i] = model->halves[edge->block][i];
+        dawdle(worker);
+    }
+    if (edge_check(announcement, edge, sum_of(edge->block, halves[0], halves[1])) == EDGE_MISMATCH)
+        model->mismatches++;
+    unsigned ending = (unsigned)random_below(&worker->random, 10);
+    if (ending == 0) {
+        edge_withdraw(announcement, edge);
+        return;
+    }
+    model->halves[edge->block][half] = halves[half] = random_half(worker);
+    dawdle(worker);
+    if (ending == 1)
+        edge_forget(announcement, edge);
+    else
+        edge_publish(announcement, edge, sum_of(edge->block, halves[0], halves[1]));
+}
+
 static void write_part_of_a_block(struct worker *worker)
 {
     struct announcement announcement;
     struct edge edge;
-    uint64_t block = random_below(&worker->random, BLOCKS), halves[2], half = random_below(&worker->random, 2);
+    uint64_t block = random_below(&worker->random, BLOCKS), halves[2] = {random_half(worker), random_half(worker)};
+    uint64_t sum = sum_of(block, halves[0], halves[1]);
     announce_open(&announcement, map, block, 1, FLIGHT_WRITE, TRANSPORT_BLOCKING, false);
-    edge_announce(&announcement, &edge, block);
-    for (int i = 0; i < 2; i++) {
-        halves[i] = model->halves[block][i];
+    switch (random_below(&worker->random, 4)) {
+    case 0: /* the last block of a file, that stays so: as good as whole */
+        edge_announce_whole(&announcement, &edge, block, sum);
+        for (int i = 0; i < 2; i++) {
+            model->halves[block][i] = halves[i];
+            dawdle(worker);
+        }
+        edge_publish(&announcement, &edge, sum);
+        break;
+    case 1: /* the last block, that turns out not to be */
+        edge_announce_whole(&announcement, &edge, block, sum);
         dawdle(worker);
-    }
-    if (edge_check(&announcement, &edge, sum_of(block, halves[0], halves[1])) == EDGE_MISMATCH)
-        model->mismatches++;
-    unsigned ending = (unsigned)random_below(&worker->random, 10);
-    if (ending == 0) {
-        edge_withdraw(&announcement, &edge);
-    } else {
-        model->halves[block][half] = halves[half] = random_half(worker);
-        dawdle(worker);
-        if (ending == 1)
-            edge_forget(&announcement, &edge);
-        else
-            edge_publish(&announcement, &edge, sum_of(block, halves[0], halves[1]));
+        edge_downgrade(&edge, sum);
+        write_half(worker, &announcement, &edge);
+        break;
+    default:
+        edge_announce(&announcement, &edge, block);
+        write_half(worker, &announcement, &edge);
     }
     announce_close(&announcement);
 }
