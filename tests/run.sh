@@ -60,7 +60,7 @@ asan | tsan)
     # Programs under the shim are not instrumented; the guard must get its faults; the children that Check kills leave memory behind.
     export ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:allow_user_segv_handler=1:${ASAN_OPTIONS:-}
     export UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-}
-    export TSAN_OPTIONS=halt_on_error=0:exitcode=66:handle_segv=0:handle_sigbus=0:${TSAN_OPTIONS:-}
+    export TSAN_OPTIONS=halt_on_error=0:exitcode=66:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:${TSAN_OPTIONS:-}
     unset BOUNCEIO_SHIM_STEPS
     ;;
 *) echo "run.sh: unknown sanitizer '$sanitizer'" >&2; exit 2 ;;
@@ -68,6 +68,7 @@ esac
 if [ -n "$valgrind" ]; then
     # Check's own forks would be followed one by one; in one process a leak is a leak of the test.
     valgrind="valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
+    valgrind+=" --suppressions=$tests/support/faults.supp"
     export BOUNCEIO_TEST_SLOW=${BOUNCEIO_TEST_SLOW:-20} BOUNCEIO_TEST_VALGRIND=1
     watchdog_seconds=1200
 fi

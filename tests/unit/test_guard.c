@@ -80,6 +80,7 @@ int call_with_known_registers(void (*function)(void *argument), void *argument);
 long preserved[7];
 
 __asm__(".pushsection guarded_text, \"ax\", @progbits\n"
+        ".type overwrite_and_fault, @function\n"
         "overwrite_and_fault:\n"
         "    sub $1000, %rsp\n"
         "    xor %ebx, %ebx\n"
@@ -91,6 +92,7 @@ __asm__(".pushsection guarded_text, \"ax\", @progbits\n"
         "    std\n"
         "    mov 0x2a000, %al\n"
         "    ud2\n"
+        ".size overwrite_and_fault, . - overwrite_and_fault\n"
         ".popsection\n"
         "call_with_known_registers:\n"
         "    push %rbx\n"
@@ -164,12 +166,12 @@ START_TEST(guarded_calls_nest_in_signal_handlers)
     guard_sigaction(SIGALRM, &action, NULL);
 
     setitimer(ITIMER_REAL, &every, NULL);
-    while (interruptions < 100) {
+    do {
         struct sum whole = {bytes, LENGTH, 0}, too_long = {bytes, LENGTH + 1, 0};
         ck_assert_int_eq(copy_guarded_call(add_bytes, &whole), 0);
         ck_assert_uint_eq(whole.sum, LENGTH);
         ck_assert_int_eq(copy_guarded_call(add_bytes, &too_long), -EFAULT);
-    }
+    } while (interruptions < 100);
     setitimer(ITIMER_REAL, &never, NULL);
 
     ck_assert_int_eq(wrong, 0);
