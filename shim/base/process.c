@@ -181,14 +181,9 @@ bool process_is_foreign(void)
     return atomic_load_explicit(&process->foreign, memory_order_relaxed) && !process_owns_tables();
 }
 
-static uint64_t signal_bit(int number)
-{
-    return UINT64_C(1) << (number - 1);
-}
-
 void process_block_signals(uint64_t *saved)
 {
-    uint64_t blocked = ~(signal_bit(SIGSEGV) | signal_bit(SIGBUS));
+    uint64_t blocked = ~UINT64_C(0);
     raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, saved, sizeof(blocked));
 }
 

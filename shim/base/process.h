@@ -49,7 +49,7 @@ bool process_owns_tables(void);
 bool process_is_foreign(void);
 
 /*
- * The lock of the slow paths (open, close, growth): taken with every signal but SIGSEGV and SIGBUS blocked, so that no
+ * The lock of the slow paths (open, close, growth): taken with every signal blocked, so that no
  * handler can find it taken by its own thread; kept in wiped memory, so that no child can inherit it taken. Never held
  * while user memory is touched or a request is issued. `saved` receives the caller's signal mask.
  * Thread-safe, async-signal-safe, not recursive.

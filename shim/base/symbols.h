@@ -66,6 +66,9 @@
     X(FILE *, freopen, (const char *path, const char *mode, FILE *stream), (path, mode, stream))                       \
     X(int, fclose, (FILE * stream), (stream))                                                                          \
     X(int, pclose, (FILE * stream), (stream))                                                                          \
+    X(int, vdprintf, (int fd, const char *format, va_list arguments), (fd, format, arguments))                         \
+    X(int, madvise, (void *address, size_t length, int advice), (address, length, advice))                             \
+    X(int, pkey_mprotect, (void *address, size_t length, int protection, int key), (address, length, protection, key)) \
     X(int, closedir, (DIR * directory), (directory))                                                                   \
     X(int, posix_fallocate, (int fd, off_t offset, off_t length), (fd, offset, length))                                \
     X(void *, mmap, (void *address, size_t length, int protection, int flags, int fd, off_t offset),                   \
@@ -151,6 +154,9 @@
     X(ssignal, signal)                                                                                                 \
     X(__sysv_signal, sysv_signal)                                                                                      \
     X(__sigsuspend, sigsuspend)                                                                                        \
+    X(_IO_fopen, fopen)                                                                                                \
+    X(_IO_fdopen, fdopen)                                                                                              \
+    X(_IO_fclose, fclose)                                                                                              \
     X(siglongjmp, longjmp)                                                                                             \
     X(_longjmp, longjmp)
 
@@ -162,6 +168,8 @@
     X(__open64_2)                                                                                                      \
     X(__openat_2)                                                                                                      \
     X(__openat64_2)                                                                                                    \
-    X(__ppoll_chk)
+    X(__ppoll_chk)                                                                                                     \
+    X(__dprintf_chk)                                                                                                   \
+    X(__vdprintf_chk)
 
 #endif

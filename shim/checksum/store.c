@@ -15,6 +15,7 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "bounce/pool.h"
 
 /* The descriptors survive fork; the mapping does not. */
 static _Atomic int maps_descriptor = -1;
@@ -52,17 +53,18 @@ void store_complain(const char *what, int error)
 /* Make `path` and what leads to it. */
 static void make_directories(const char *path)
 {
-    char part[4096];
+    struct extent page;
     size_t length = strlen(path);
-    if (length >= sizeof part)
+    if (length >= POOL_PAGE || pool_take(&page, POOL_PAGE, false) != 0)
         return;
-    memcpy(part, path, length + 1);
+    char *part = memcpy(page.base, path, length + 1);
     for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         raw(SYS_mkdirat, AT_FDCWD, part, 0755);
         *slash = '/';
     }
     raw(SYS_mkdirat, AT_FDCWD, part, 0700);
+    pool_give(&page);
 }
 
 static int check_ours(int fd, uint64_t *device, uint64_t *inode)

@@ -8,6 +8,19 @@
 
 #include <pthread.h>
 
+/*
+ * Make `call`, during which the thread may be cancelled; `clean_up(argument)` is run if it is. For calls that may block, with something
+ * of ours open around them.
+ */
+#define CANCEL_WITH(clean_up, argument, call)                                                                          \
+    ({                                                                                                                 \
+        __typeof__(call) cancel_result_;                                                                               \
+        pthread_cleanup_push(clean_up, argument);                                                                      \
+        cancel_result_ = (call);                                                                                       \
+        pthread_cleanup_pop(0);                                                                                        \
+        cancel_result_;                                                                                                \
+    })
+
 struct cancel {
     int state, type;
 };

@@ -39,7 +39,6 @@ void change_open(struct change *change, int fd, int64_t begin, int64_t length)
     bool to_end = length > INT64_MAX - BLOCK_SIZE - begin;
     change->begin = begin;
     change->end = to_end ? CHANGE_TO_END : begin + length;
-    change->cancel = cancel_hold();
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(begin),
                 to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING);
 }
@@ -64,7 +63,6 @@ static void open_truncation(struct change *change, int64_t length)
 {
     change->begin = length;
     change->end = CHANGE_TO_END;
-    change->cancel = cancel_hold();
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING);
     foresee_last_block(change, length);
 }
@@ -157,7 +155,6 @@ void change_close(struct change *change, bool changed)
             decide_adopt(&change->view, blocks_first(change->begin), change->last_sum, change->page.base);
         if (changed && truncation)
             end_doubts(map, change->begin);
-        cancel_restore(change->cancel);
     }
     pool_give(&change->page);
     fd_view_close(&change->view);

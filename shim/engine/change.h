@@ -12,7 +12,6 @@
 
 #include "bounce/pool.h"
 #include "checksum/mutate.h"
-#include "engine/cancel.h"
 #include "files/descriptor.h"
 
 #define CHANGE_TO_END INT64_MAX
@@ -21,10 +20,9 @@ struct change {
     struct fd_view view;
     int probe; /* a descriptor of ours on the file, or -1 */
     struct mutation mutation;
-    struct cancel cancel; /* the thread's cancellation state, held while the mutator stands */
-    int64_t begin, end;   /* bytes */
-    struct extent page;   /* of a truncation that cuts a block: its content */
-    uint64_t last_sum;    /* checksum of that block after the cut, or WORD_UNKNOWN */
+    int64_t begin, end; /* bytes */
+    struct extent page; /* of a truncation that cuts a block: its content */
+    uint64_t last_sum;  /* checksum of that block after the cut, or WORD_UNKNOWN */
 };
 
 /* Bytes [begin, begin + length) of the descriptor's file are about to change; length may be CHANGE_TO_END. */

@@ -31,12 +31,13 @@ static void log_backtrace(void)
 
 static __attribute__((noinline)) void report(const struct fd_view *view, size_t at, size_t length, int64_t offset)
 {
-    char path[FILE_PATH_BYTES];
-    file_path(view->fd, path);
+    struct file_path path;
+    file_path_begin(&path, view->fd);
     stats_add(STAT_unstable_buffers, 1);
     log_warn(
         "buffer changed in flight: path=\"%s\" offset=%lld length=%zu first_difference=%zu, by a write called from",
-        path, (long long)offset, length, at);
+        path.text, (long long)offset, length, at);
+    file_path_end(&path);
     log_backtrace();
 }
 

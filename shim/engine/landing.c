@@ -33,7 +33,6 @@ void landing_open(struct landing *landing, const struct fd_view *view, int64_t o
         .fd = view->fd, .append = append, .use = use, .asked = offset, .offset = offset, .length = length};
     if (!file_has_map(view->file))
         return;
-    landing->cancel = cancel_hold();
     if (append) {
         open_at_end(landing, map);
     } else if (offset == TRANSFER_FILE_OFFSET) {
@@ -69,5 +68,4 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
         begin = forward ? begin : 0;
     }
     mutate_close(&landing->mutation, blocks_first(begin), blocks_count(begin, end));
-    cancel_restore(landing->cancel);
 }

@@ -8,13 +8,11 @@
 #include <sys/types.h>
 
 #include "checksum/mutate.h"
-#include "engine/cancel.h"
 #include "files/descriptor.h"
 
 struct landing {
     struct mutation mutation;     /* map NULL: nothing to do */
     const struct offset_use *use; /* of the file offset; NULL: others may move it unseen */
-    struct cancel cancel;         /* the thread's cancellation state, held while the mutator stands */
     int fd;
     bool append;
     int64_t offset; /* bytes; where the caller says, where the file ends, or where the file offset stands */

@@ -34,20 +34,24 @@ void report_set_callback(bounceio_mismatch_callback *callback, void *argument)
 
 __attribute__((noinline)) void report_mismatch(int fd, uint64_t block, uint64_t expected, uint64_t found)
 {
-    char path[FILE_PATH_BYTES];
+    struct file_path path;
     int saved_errno = errno;
-    file_path(fd, path);
+    file_path_begin(&path, fd);
     stats_add(STAT_mismatches, 1);
-    log_error("checksum mismatch: path=\"%s\" offset=%llu length=%d expected=%016llx found=%016llx", path,
+    log_error("checksum mismatch: path=\"%s\" offset=%llu length=%d expected=%016llx found=%016llx", path.text,
               (unsigned long long)(block * BLOCK_SIZE), BLOCK_SIZE, (unsigned long long)expected,
               (unsigned long long)found);
     unsigned slot = atomic_load_explicit(&slot_now, memory_order_acquire);
     bounceio_mismatch_callback *callback = atomic_load(&slots[slot].callback);
     if (callback) {
-        const struct bounceio_mismatch mismatch = {
-            .path = path, .offset = block * BLOCK_SIZE, .length = BLOCK_SIZE, .expected = expected, .found = found};
+        const struct bounceio_mismatch mismatch = {.path = path.text,
+                                                   .offset = block * BLOCK_SIZE,
+                                                   .length = BLOCK_SIZE,
+                                                   .expected = expected,
+                                                   .found = found};
         callback(&mismatch, atomic_load(&slots[slot].argument));
     }
+    file_path_end(&path);
     errno = saved_errno;
 }
 
@@ -60,18 +64,19 @@ int report_policy(void)
 
 __attribute__((noinline)) void report_changed_outside(int fd)
 {
-    char path[FILE_PATH_BYTES];
-    file_path(fd, path);
-    log_warn("changed outside: path=\"%s\" was changed by a program without bounceio; its blocks take the checksum of "
-             "what is "
-             "read from now on (run both programs with bounceio, or: bounceio adopt --trust \"%s\")",
-             path, path);
+    struct file_path path;
+    file_path_begin(&path, fd);
+    log_warn("changed outside: path=\"%s\" was changed by a program without bounceio; its blocks take the checksum "
+             "of what is read from now on (run both programs with bounceio, or: bounceio adopt --trust \"%s\")",
+             path.text, path.text);
+    file_path_end(&path);
 }
 
 __attribute__((noinline)) void report_recovered(int fd, uint64_t block)
 {
-    char path[FILE_PATH_BYTES];
-    file_path(fd, path);
-    log_info("recovered after an unclean stop: path=\"%s\" offset=%llu length=%d", path,
+    struct file_path path;
+    file_path_begin(&path, fd);
+    log_info("recovered after an unclean stop: path=\"%s\" offset=%llu length=%d", path.text,
              (unsigned long long)(block * BLOCK_SIZE), BLOCK_SIZE);
+    file_path_end(&path);
 }

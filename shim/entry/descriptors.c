@@ -29,11 +29,11 @@ EXPORT int close(int fd)
     if (is_hidden(fd))
         return -1;
     int error = errno;
-    fd_closing(fd);
+    uint64_t closing = fd_closing(fd);
     errno = error;
     int result = next.close(fd);
     error = errno;
-    fd_closed(fd);
+    fd_closed(fd, closing);
     errno = error;
     return result;
 }
@@ -54,42 +54,42 @@ EXPORT int dup(int fd)
     return is_hidden(fd) ? -1 : duplicated(next.dup(fd), fd);
 }
 
-/* Take number `to` for a copy of `from`: what stood there is closed. */
-static bool replacing(int from, int to)
+/* Number `to` is about to become a copy of `from`. */
+static bool replacing(int from, int to, uint64_t *word)
 {
     if (is_hidden(from))
         return false;
-    int error = own_move(to);
+    int error = process_owns_tables() ? own_move(to) : 0;
     if (error != 0) {
         errno = -error;
         return false;
     }
-    fd_closing(to);
+    *word = fd_replacing(to);
     return true;
 }
 
-static int replaced(int result, int from, int to)
+static int replaced(int result, int from, int to, uint64_t word)
 {
     int error = errno;
-    if (result >= 0)
-        fd_duplicated(to, from);
-    fd_closed(to);
+    fd_replaced(to, from, word, result >= 0);
     errno = error;
     return result;
 }
 
 EXPORT int dup2(int fd, int number)
 {
+    uint64_t word;
     if (!process_start() || fd == number)
         return next.dup2(fd, number);
-    return replacing(fd, number) ? replaced(next.dup2(fd, number), fd, number) : -1;
+    return replacing(fd, number, &word) ? replaced(next.dup2(fd, number), fd, number, word) : -1;
 }
 
 EXPORT int dup3(int fd, int number, int flags)
 {
+    uint64_t word;
     if (!process_start() || fd == number)
         return next.dup3(fd, number, flags);
-    return replacing(fd, number) ? replaced(next.dup3(fd, number, flags), fd, number) : -1;
+    return replacing(fd, number, &word) ? replaced(next.dup3(fd, number, flags), fd, number, word) : -1;
 }
 
 /* O_DIRECT and O_APPEND belong to the open file description: every number of it may have changed. */
@@ -146,7 +146,7 @@ static int close_part(unsigned first, unsigned last, int flags)
 
 EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
-    if (!process_start() || first > last || ((unsigned)flags & CLOSE_RANGE_CLOEXEC))
+    if (!process_start() || first > last || ((unsigned)flags & ~CLOSE_RANGE_UNSHARE))
         return next.close_range(first, last, flags);
     int error = errno;
     fd_range_closing(first, last);

@@ -25,9 +25,9 @@ static void note_mapping(void *address, size_t length, int protection, int fd, o
 EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
     bool shared = (flags & MAP_SHARED) && !(flags & MAP_ANONYMOUS); /* MAP_SHARED_VALIDATE has that bit too */
-    if (flags & MAP_FIXED)
-        standing_mapping_gone(address, length);
     void *result = next.mmap(address, length, protection, flags, fd, offset);
+    if ((flags & MAP_FIXED) && result != MAP_FAILED)
+        standing_mapping_gone(address, length); /* what was there before */
     if (!shared || result == MAP_FAILED)
         return result;
     int error = errno;
@@ -39,7 +39,9 @@ EXPORT void *mmap(void *address, size_t length, int protection, int flags, int f
 
 EXPORT int munmap(void *address, size_t length)
 {
-    standing_mapping_gone(address, length);
+    /* Before: afterwards the addresses may be another thread's. The call fails only when it is misaligned or empty. */
+    if (length > 0 && (uintptr_t)address % 4096 == 0)
+        standing_mapping_gone(address, length);
     return next.munmap(address, length);
 }
 
@@ -50,17 +52,33 @@ EXPORT int mprotect(void *address, size_t length, int protection)
     return next.mprotect(address, length, protection);
 }
 
+EXPORT int pkey_mprotect(void *address, size_t length, int protection, int key)
+{
+    if (protection & PROT_WRITE)
+        standing_mapping_writable(address, length);
+    return next.pkey_mprotect(address, length, protection, key);
+}
+
+/* MADV_REMOVE punches a hole into the mapped file, whatever the mapping's protection. */
+EXPORT int madvise(void *address, size_t length, int advice)
+{
+    if (advice == MADV_REMOVE)
+        standing_mapping_writable(address, length);
+    return next.madvise(address, length, advice);
+}
+
 EXPORT void *mremap(void *address, size_t old_length, size_t new_length, int flags, ...)
 {
     va_list arguments;
     va_start(arguments, flags);
     void *wanted = (flags & MREMAP_FIXED) ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
+    void *result = next.mremap(address, old_length, new_length, flags, wanted);
+    if (result == MAP_FAILED)
+        return result;
     if (flags & MREMAP_FIXED)
         standing_mapping_gone(wanted, new_length);
-    void *result = next.mremap(address, old_length, new_length, flags, wanted);
-    if (result != MAP_FAILED)
-        standing_mapping_moved(address, result, new_length);
+    standing_mapping_moved(address, result, new_length);
     return result;
 }
 

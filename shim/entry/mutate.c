@@ -12,6 +12,7 @@
 #include "base/next.h"
 #include "base/process.h"
 #include "bounce/copy.h"
+#include "engine/cancel.h"
 #include "engine/change.h"
 #include "engine/landing.h"
 #include "engine/transfer.h"
@@ -39,6 +40,12 @@ EXPORT int ftruncate(int fd, off_t length)
     return changed(&change, next.ftruncate(fd, length), false);
 }
 
+/* The thread was cancelled in the real call. */
+static void clean_up_change(void *argument)
+{
+    change_close(argument, true);
+}
+
 /* Does this mode of fallocate only reserve space, or lengthen the file with zeros? */
 static bool only_allocates(int mode)
 {
@@ -62,7 +69,7 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
         return allocated(fd, next.fallocate(fd, mode, offset, length));
     bool shifts = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
     change_open(&change, fd, offset, shifts ? CHANGE_TO_END : length);
-    int result = next.fallocate(fd, mode, offset, length);
+    int result = CANCEL_WITH(clean_up_change, &change, next.fallocate(fd, mode, offset, length));
     return changed(&change, result, errno != EOPNOTSUPP && errno != EBADF && errno != EINVAL);
 }
 
@@ -93,6 +100,14 @@ static void inflow_open(struct inflow *inflow, int fd, const off64_t *position, 
     landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), NULL);
 }
 
+/* The thread was cancelled in the real call. */
+static void clean_up_inflow(void *argument)
+{
+    struct inflow *inflow = argument;
+    landing_close(&inflow->landing, -EIO, 0);
+    fd_view_close(&inflow->view);
+}
+
 static ssize_t inflow_close(struct inflow *inflow, ssize_t result)
 {
     int error = errno;
@@ -106,21 +121,23 @@ EXPORT ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out
 {
     struct inflow inflow;
     inflow_open(&inflow, out, out_offset, length);
-    return inflow_close(&inflow, next.copy_file_range(in, in_offset, out, out_offset, length, flags));
+    return inflow_close(&inflow, CANCEL_WITH(clean_up_inflow, &inflow,
+                                             next.copy_file_range(in, in_offset, out, out_offset, length, flags)));
 }
 
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct inflow inflow;
     inflow_open(&inflow, out, NULL, count);
-    return inflow_close(&inflow, next.sendfile(out, in, offset, count));
+    return inflow_close(&inflow, CANCEL_WITH(clean_up_inflow, &inflow, next.sendfile(out, in, offset, count)));
 }
 
 EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t length, unsigned flags)
 {
     struct inflow inflow;
     inflow_open(&inflow, out, out_offset, length);
-    return inflow_close(&inflow, next.splice(in, in_offset, out, out_offset, length, flags));
+    return inflow_close(
+        &inflow, CANCEL_WITH(clean_up_inflow, &inflow, next.splice(in, in_offset, out, out_offset, length, flags)));
 }
 
 /* ---- ioctls that replace content ---- */

@@ -7,6 +7,7 @@
 
 #include "base/next.h"
 #include "base/process.h"
+#include "engine/cancel.h"
 #include "engine/change.h"
 #include "entry/entry.h"
 #include "entry/open.h"
@@ -21,6 +22,12 @@ void open_begin(struct change *change, int directory, const char *path, int flag
     change->view.file = NULL;
     if (flags & O_TRUNC)
         change_open_path_truncation(change, directory, path, 0);
+}
+
+/* The thread was cancelled in the real call. */
+static void clean_up(void *change)
+{
+    change_close(change, true);
 }
 
 int open_end(struct change *change, int fd, int flags)
@@ -45,36 +52,43 @@ int open_end(struct change *change, int fd, int flags)
         }                                                                                                              \
     } while (0)
 
+/* The real call, with a truncation announced around it where the file has a map. */
+#define OPEN_ANNOUNCED(directory, path, flags, call)                                                                   \
+    do {                                                                                                               \
+        struct change change;                                                                                          \
+        open_begin(&change, directory, path, flags);                                                                   \
+        return open_end(&change, change.view.file ? CANCEL_WITH(clean_up, &change, call) : (call), flags);             \
+    } while (0)
+
+static int open_announced(const char *path, int flags, mode_t mode)
+{
+    OPEN_ANNOUNCED(AT_FDCWD, path, flags, next.open(path, flags, mode));
+}
+
+static int openat_announced(int directory, const char *path, int flags, mode_t mode)
+{
+    OPEN_ANNOUNCED(directory, path, flags, next.openat(directory, path, flags, mode));
+}
+
 EXPORT int open(const char *path, int flags, ...)
 {
     mode_t mode = 0;
-    struct change change;
     OPEN_MODE(flags, mode);
-    if (!process_start())
-        return next.open(path, flags, mode);
-    open_begin(&change, AT_FDCWD, path, flags);
-    return open_end(&change, next.open(path, flags, mode), flags);
+    return process_start() ? open_announced(path, flags, mode) : next.open(path, flags, mode);
 }
 
 EXPORT int openat(int directory, const char *path, int flags, ...)
 {
     mode_t mode = 0;
-    struct change change;
     OPEN_MODE(flags, mode);
-    if (!process_start())
-        return next.openat(directory, path, flags, mode);
-    open_begin(&change, directory, path, flags);
-    return open_end(&change, next.openat(directory, path, flags, mode), flags);
+    return process_start() ? openat_announced(directory, path, flags, mode) : next.openat(directory, path, flags, mode);
 }
 
 EXPORT int creat(const char *path, mode_t mode)
 {
-    struct change change;
-    const int flags = O_CREAT | O_WRONLY | O_TRUNC;
     if (!process_start())
         return next.creat(path, mode);
-    open_begin(&change, AT_FDCWD, path, flags);
-    return open_end(&change, next.creat(path, mode), flags);
+    OPEN_ANNOUNCED(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, next.creat(path, mode));
 }
 
 /* The fortified forms abort when a mode is missing: the C library does that, with its own message. */

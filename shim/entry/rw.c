@@ -62,42 +62,63 @@ static bool resolve_offset(const struct rw_call *call, int64_t *offset)
     return call->offset >= 0;
 }
 
-/* A buffered write on a file that has a map. */
-static ssize_t write_watched(const struct fd_view *view, const struct rw_call *call, size_t length, int64_t offset)
+struct watched_write {
+    struct landing *landing;
+    const struct fd_view *view;
+};
+
+/* The thread was cancelled in the real call. */
+static void clean_up_watched(void *argument)
+{
+    const struct watched_write *cancelled = argument;
+    struct fd_view view = *cancelled->view;
+    landing_close(cancelled->landing, -EIO, 0);
+    fd_view_close(&view);
+}
+
+/* A buffered write on a file that has a map. The real call is a cancellation point, as it is without us. */
+static ssize_t write_watched(const struct fd_view *view, const struct rw_call *call, size_t length, int64_t offset,
+                             struct cancel *cancel)
 {
     struct landing landing;
     landing_open(&landing, view, offset, length, landing_appends(view, call->flags), NULL);
-    ssize_t result = pass_on(call);
+    struct watched_write cancelled = {.landing = &landing, .view = view};
+    cancel_restore(*cancel);
+    ssize_t result = CANCEL_WITH(clean_up_watched, &cancelled, pass_on(call));
     int error = errno;
+    *cancel = cancel_hold();
     landing_close(&landing, result < 0 ? -error : result, call->flags);
     errno = error;
     return result;
 }
 
 /* Carry out a call on a view that is ours. @return as the call returns, with errno. */
-static ssize_t carry_out(const struct fd_view *view, const struct rw_call *call, const struct transfer *transfer)
+static ssize_t carry_out(const struct fd_view *view, const struct rw_call *call, const struct transfer *transfer,
+                         struct cancel *cancel)
 {
     /* Nothing to do, or an end beyond what a file can have: the kernel knows what to say. */
     if (transfer->length == 0 || transfer->offset > INT64_MAX - (int64_t)transfer->length)
         return pass_on(call);
     if (view->state == FD_WATCHED)
-        return write_watched(view, call, transfer->length, transfer->offset);
+        return write_watched(view, call, transfer->length, transfer->offset, cancel);
     return with_errno(call->is_write ? transfer_write(view, transfer) : transfer_read(view, transfer));
 }
 
 /* One buffer. */
-static ssize_t with_buffer(const struct fd_view *view, const struct rw_call *call, int64_t offset)
+static ssize_t with_buffer(const struct fd_view *view, const struct rw_call *call, int64_t offset,
+                           struct cancel *cancel)
 {
     if ((ssize_t)call->length < 0 || !vector_is_addressable(call->buffer, call->length))
         return pass_on(call);
     const struct iovec segment = {.iov_base = (void *)(uintptr_t)call->buffer,
                                   .iov_len = call->length < TRANSFER_MOST ? call->length : TRANSFER_MOST};
     const struct transfer transfer = {.vector = &segment, .segments = 1, .length = segment.iov_len, .offset = offset};
-    return carry_out(view, call, &transfer);
+    return carry_out(view, call, &transfer, cancel);
 }
 
 /* An array of buffers. */
-static ssize_t with_vector(const struct fd_view *view, const struct rw_call *call, int64_t offset)
+static ssize_t with_vector(const struct fd_view *view, const struct rw_call *call, int64_t offset,
+                           struct cancel *cancel)
 {
     struct vector vector;
     int error = vector_begin(&vector, call->vector, call->count, (call->flags & RWF_NOWAIT) != 0);
@@ -110,12 +131,12 @@ static ssize_t with_vector(const struct fd_view *view, const struct rw_call *cal
                                       .length = vector.length,
                                       .offset = offset,
                                       .flags = call->flags};
-    ssize_t result = carry_out(view, call, &transfer);
+    ssize_t result = carry_out(view, call, &transfer, cancel);
     vector_end(&vector);
     return result;
 }
 
-static ssize_t with_view(const struct rw_call *call, int64_t offset, bool *passes)
+static ssize_t with_view(const struct rw_call *call, int64_t offset, struct cancel *cancel, bool *passes)
 {
     struct fd_view view;
     if (fd_view_open(&view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0)
@@ -125,7 +146,8 @@ static ssize_t with_view(const struct rw_call *call, int64_t offset, bool *passe
     if (view.state == FD_EXCLUDED)
         stats_add(STAT_passed_through, 1);
     if (!*passes)
-        result = call->buffer_is_vector ? with_vector(&view, call, offset) : with_buffer(&view, call, offset);
+        result = call->buffer_is_vector ? with_vector(&view, call, offset, cancel)
+                                        : with_buffer(&view, call, offset, cancel);
     int error = errno;
     fd_view_close(&view);
     errno = error;
@@ -140,7 +162,7 @@ __attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
         return pass_on(call);
     pthread_testcancel();
     struct cancel cancel = cancel_hold();
-    ssize_t result = with_view(call, offset, &passes);
+    ssize_t result = with_view(call, offset, &cancel, &passes);
     cancel_restore(cancel);
     return passes ? pass_on(call) : result;
 }

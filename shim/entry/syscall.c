@@ -15,6 +15,7 @@
 #include "base/next.h"
 #include "base/process.h"
 #include "bounce/copy.h"
+#include "engine/cancel.h"
 #include "entry/entry.h"
 #include "entry/open.h"
 
@@ -85,6 +86,10 @@ static long mutate(long number, const struct arguments *x)
         return munmap((void *)x->a, (size_t)x->b);
     case SYS_mprotect:
         return mprotect((void *)x->a, (size_t)x->b, (int)x->c);
+    case SYS_madvise:
+        return madvise((void *)x->a, (size_t)x->b, (int)x->c);
+    case SYS_pkey_mprotect:
+        return pkey_mprotect((void *)x->a, (size_t)x->b, (int)x->c, (int)x->d);
     case SYS_mremap:
         return (long)mremap((void *)x->a, (size_t)x->b, (size_t)x->c, (int)x->d, (void *)x->e);
     default:
@@ -120,9 +125,20 @@ static bool wrapped(long number, const struct arguments *x, long *result)
     case SYS_mprotect:
     case SYS_mremap:
     case SYS_ioctl:
+    case SYS_madvise:
+    case SYS_pkey_mprotect:
         *result = mutate(number, x);
         return true;
 #ifdef SYS_open
+    case SYS_utime:
+        *result = utime((const char *)x->a, (const struct utimbuf *)x->b);
+        return true;
+    case SYS_utimes:
+        *result = utimes((const char *)x->a, (const struct timeval *)x->b);
+        return true;
+    case SYS_futimesat:
+        *result = futimesat((int)x->a, (const char *)x->b, (const struct timeval *)x->c);
+        return true;
     case SYS_open:
         *result = open((const char *)x->a, (int)x->b, (mode_t)x->c);
         return true;
@@ -175,7 +191,13 @@ EXPORT long syscall(long number, ...)
     x.e = va_arg(arguments, long);
     x.f = va_arg(arguments, long);
     va_end(arguments);
-    if (process_start() && wrapped(number, &x, &result))
-        return result;
+    if (process_start()) {
+        /* syscall() is no cancellation point, though the functions it goes through are. */
+        struct cancel cancel = cancel_hold();
+        bool done = wrapped(number, &x, &result);
+        cancel_restore(cancel);
+        if (done)
+            return result;
+    }
     return next.syscall(number, x.a, x.b, x.c, x.d, x.e, x.f);
 }

@@ -94,16 +94,19 @@ static void find_direct(struct finding *finding, int fd, const struct stat *stat
         standing_file_opened(fd, finding->file, status);
 }
 
-/* @return 0, or -EAGAIN when `nowait` and finding out would take more than two quick system calls. */
+/* @return 0, or -EAGAIN when `nowait` and a direct descriptor would have to be made ready. */
 static int find(struct finding *finding, int fd, int status_flags, struct offset *known, bool shared, bool nowait)
 {
     struct stat status;
     *finding = (struct finding){.state = FD_PLAIN, .flags = flags_of(status_flags)};
     if ((status_flags & O_PATH) || fstat(fd, &status) != 0 || !(S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
         return 0;
-    if (nowait && ((status_flags & O_DIRECT) || (finding->flags & FD_WRITABLE)))
+    if (nowait && (status_flags & O_DIRECT))
         return -EAGAIN;
-    if (status_flags & O_DIRECT)
+    /* A vfork child must not open anything for the tables that it shares: its descriptors are not its parent's. */
+    if (!process_owns_tables())
+        finding->state = (status_flags & O_DIRECT) ? FD_EXCLUDED : FD_FILE;
+    else if (status_flags & O_DIRECT)
         find_direct(finding, fd, &status, known, shared);
     else
         find_buffered(finding, fd, &status);

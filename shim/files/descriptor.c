@@ -5,6 +5,7 @@
 #include "files/descriptor.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "base/process.h"
@@ -145,6 +146,7 @@ void fd_duplicated(int fd, int from)
     do
         source = fd_word(from);
     while (!fd_word_hold(from, source));
+    const uint64_t original = source;
     if (fd_word_state(source) == FD_CLOSING) {
         fd_word_drop(source);
         source = FD_UNKNOWN;
@@ -155,6 +157,9 @@ void fd_duplicated(int fd, int from)
     while (!fd_replace(fd, word, source) && (unsigned)fd < FD_MAX);
     if ((unsigned)fd >= FD_MAX)
         fd_word_drop(source);
+    /* The flags of the description may have been changed, or `from` replaced, while nobody could see that `fd` is concerned. */
+    else if (fd_word(from) != original)
+        fd_replace(fd, fd_word(fd), FD_UNKNOWN);
 }
 
 /*
@@ -172,25 +177,53 @@ static void prepare_last_close(int fd, uint64_t word)
     reader_close(file);
 }
 
-void fd_closing(int fd)
+/* Put FD_CLOSING in the place of whatever is there, with `keep` of its flags. @return the word stored. */
+static uint64_t close_word(int fd, uint64_t keep)
 {
-    if ((unsigned)fd >= FD_MAX || !process_owns_tables())
-        return;
     uint64_t word = fd_word(fd);
-    if (word & FD_STREAM)
-        standing_stream_closed(fd);
     prepare_last_close(fd, word);
-    while (!fd_replace(fd, word, FD_CLOSING))
+    while (!fd_replace(fd, word, FD_CLOSING | (word & keep)))
         word = fd_word(fd);
+    return next_sequence(word) | FD_CLOSING | (word & keep);
 }
 
-void fd_closed(int fd)
+uint64_t fd_closing(int fd)
 {
     if ((unsigned)fd >= FD_MAX || !process_owns_tables())
+        return 0;
+    if (fd_word(fd) & FD_STREAM)
+        standing_stream_closed(fd);
+    return close_word(fd, 0);
+}
+
+void fd_closed(int fd, uint64_t closing)
+{
+    if (closing == 0)
         return;
-    uint64_t word = fd_word(fd);
-    if (fd_word_state(word) == FD_CLOSING)
-        fd_replace(fd, word, FD_UNKNOWN);
+    fd_replace(fd, closing, FD_UNKNOWN);
+    reap();
+}
+
+uint64_t fd_replacing(int fd)
+{
+    return (unsigned)fd >= FD_MAX || !process_owns_tables() ? 0 : close_word(fd, FD_STREAM);
+}
+
+void fd_replaced(int fd, int from, uint64_t replacing, bool done)
+{
+    if (replacing == 0)
+        return;
+    if (!done) {
+        fd_replace(fd, replacing, FD_UNKNOWN | (replacing & FD_STREAM));
+        return;
+    }
+    bool is_stream = replacing & FD_STREAM;
+    fd_duplicated(fd, from);
+    /* Whoever writes to standard output by write() keeps it direct; others may use stdio. */
+    is_stream = is_stream || ((fd == 1 || fd == 2) && fd_word_state(fd_word(fd)) != FD_DIRECT);
+    void *stream = standing_stream_closed(fd);
+    if (is_stream)
+        fd_stream_opened(fd, stream ? stream : fd == 1 ? stdout : fd == 2 ? stderr : NULL);
     reap();
 }
 
@@ -212,8 +245,12 @@ void fd_range_closed(unsigned first, unsigned last)
 {
     if (!process_owns_tables())
         return;
-    for (unsigned fd = first; fd < range_end(last); fd++)
-        fd_closed((int)fd);
+    for (unsigned fd = first; fd < range_end(last); fd++) {
+        uint64_t word = fd_word((int)fd);
+        if (fd_word_state(word) == FD_CLOSING)
+            fd_replace((int)fd, word, FD_UNKNOWN);
+    }
+    reap();
 }
 
 void fd_flags_changed(void)
@@ -246,7 +283,7 @@ void fd_files_changed(void)
     }
 }
 
-void fd_stream_opened(int fd)
+void fd_stream_opened(int fd, void *stream)
 {
     if ((unsigned)fd >= FD_MAX || !process_owns_tables())
         return;
@@ -260,7 +297,7 @@ void fd_stream_opened(int fd)
     }
     struct fd_view view;
     if (fd_view_open(&view, fd, false) == 0 && view.file)
-        standing_stream_opened(fd, view.file);
+        standing_stream_opened(fd, view.file, stream);
     fd_view_close(&view);
 }
 

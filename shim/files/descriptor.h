@@ -117,11 +117,15 @@ void fd_opened(int fd, int flags, bool shared);
 void fd_duplicated(int fd, int from);
 
 /*
- * Around everything that closes or replaces a number: forget it before, and let it be learned again after.
- * fd_closed keeps what somebody else has stored meanwhile.
+ * Around everything that closes a number: forget it before, and let it be learned again after. fd_closed takes what fd_closing
+ * returned, and keeps what somebody else has stored meanwhile.
  */
-void fd_closing(int fd);
-void fd_closed(int fd);
+uint64_t fd_closing(int fd);
+void fd_closed(int fd, uint64_t closing);
+
+/* Around dup2 and dup3 onto a number. A stdio stream on it stays, and writes to the new file from now on. `done`: the call succeeded. */
+uint64_t fd_replacing(int fd);
+void fd_replaced(int fd, int from, uint64_t replacing, bool done);
 
 /* The same for a range of numbers, inclusive. */
 void fd_range_closing(unsigned first, unsigned last);
@@ -130,8 +134,8 @@ void fd_range_closed(unsigned first, unsigned last);
 /* Status flags of one description changed (F_SETFL): all its numbers are unknown again. They cannot be told apart, so all are. */
 void fd_flags_changed(void);
 
-/* A stdio stream was opened for writing on `fd`. */
-void fd_stream_opened(int fd);
+/* A stdio stream (a FILE) was opened for writing on `fd`. */
+void fd_stream_opened(int fd, void *stream);
 
 /* Call `visit(fd)` for every number that a stdio stream writes to, standard output and error included. */
 void fd_each_stream(void (*visit)(int fd, void *argument), void *argument);

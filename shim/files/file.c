@@ -151,25 +151,34 @@ void file_reap(void)
     }
 }
 
-size_t file_path(int fd, char path[FILE_PATH_BYTES])
+void file_path_begin(struct file_path *path, int fd)
 {
     char link[32];
+    path->text = "?";
+    if (pool_take(&path->page, POOL_PAGE, false) != 0)
+        return;
     log_format(link, sizeof link, "/proc/self/fd/%d", fd);
-    long length = raw(SYS_readlinkat, AT_FDCWD, link, path, FILE_PATH_BYTES - 1);
-    if (raw_failed(length)) {
-        path[0] = '?';
-        length = 1;
-    }
-    path[length] = '\0';
-    return (size_t)length;
+    char *text = path->page.base;
+    long length = raw(SYS_readlinkat, AT_FDCWD, link, text, POOL_PAGE - 1);
+    if (raw_failed(length))
+        return;
+    text[length] = '\0';
+    path->text = text;
+}
+
+void file_path_end(struct file_path *path)
+{
+    pool_give(&path->page);
 }
 
 bool file_is_included(int fd)
 {
     if (!config.include && !config.exclude)
         return true;
-    char path[FILE_PATH_BYTES];
-    file_path(fd, path);
-    return (!config.include || config_glob_list_matches(config.include, path)) &&
-           !(config.exclude && config_glob_list_matches(config.exclude, path));
+    struct file_path path;
+    file_path_begin(&path, fd);
+    bool included = (!config.include || config_glob_list_matches(config.include, path.text)) &&
+                    !(config.exclude && config_glob_list_matches(config.exclude, path.text));
+    file_path_end(&path);
+    return included;
 }

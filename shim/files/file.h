@@ -12,9 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bounce/pool.h"
 #include "checksum/map.h"
 
-enum { FILE_MAX = 32768, FILE_PATH_BYTES = 4096 };
+enum { FILE_MAX = 32768 };
 
 struct file {
     _Atomic uint32_t references;
@@ -59,8 +60,16 @@ static inline bool file_has_map(const struct file *file)
 struct file *file_at(uint32_t index);
 uint32_t file_index(const struct file *file);
 
-/* Absolute path of a descriptor, as /proc has it, for globs and messages. @return its length; "?" when unknown. */
-size_t file_path(int fd, char path[FILE_PATH_BYTES]);
+/*
+ * Absolute path of a descriptor, as /proc has it, for globs and messages; "?" when unknown. It lies in a pool page, which file_path_end
+ * gives back: 4 KiB are too much for a small signal stack.
+ */
+struct file_path {
+    const char *text;
+    struct extent page;
+};
+void file_path_begin(struct file_path *path, int fd);
+void file_path_end(struct file_path *path);
 
 /* Do BOUNCEIO_INCLUDE and BOUNCEIO_EXCLUDE let the shim act on this descriptor's file? */
 bool file_is_included(int fd);

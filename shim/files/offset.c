@@ -16,6 +16,9 @@ static struct offset_table {
     struct offset offsets[OFFSET_MAX];
 } * table;
 
+/* Its address tells threads apart. */
+static _Thread_local const char this_thread __attribute__((tls_model("initial-exec")));
+
 /* Forks by the C library's fork. A fork by raw system call is not seen here, but offset_was_exclusive's caller compares. */
 static _Atomic uint32_t forks;
 
@@ -92,7 +95,10 @@ int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
     bool alone = atomic_fetch_add(&offset->users, 1) == 0;
     if (offset->forks != atomic_load(&forks))
         atomic_store(&offset->shared, true);
-    if (!alone && !atomic_exchange(&offset->shared, true) && !nowait)
+    if (alone)
+        atomic_store(&offset->first, &this_thread);
+    /* A signal handler must not wait for the request that it interrupted. */
+    else if (!atomic_exchange(&offset->shared, true) && !nowait && atomic_load(&offset->first) != &this_thread)
         wait_for_the_first(offset);
     use->exclusive = alone && !atomic_load(&offset->shared);
     return 0;

@@ -16,11 +16,12 @@ enum { OFFSET_MAX = 65536 };
 
 struct offset {
     _Atomic uint32_t references;
-    _Atomic uint32_t users;    /* requests between offset_enter and offset_leave */
-    _Atomic uint32_t arrivals; /* ever; wraps */
-    _Atomic uint32_t seeks;    /* calls of lseek; wraps */
-    _Atomic bool shared;       /* for good */
-    uint32_t forks;            /* of this process when the description was opened */
+    _Atomic uint32_t users;      /* requests between offset_enter and offset_leave */
+    _Atomic uint32_t arrivals;   /* ever; wraps */
+    _Atomic uint32_t seeks;      /* calls of lseek; wraps */
+    _Atomic bool shared;         /* for good */
+    uint32_t forks;              /* of this process when the description was opened */
+    _Atomic(const void *) first; /* thread that came when nobody was there */
 };
 
 /* What one request saw on its way in. */

@@ -4,6 +4,7 @@
 #include "files/standing.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -19,6 +20,7 @@ enum { STANDING_MAX = 256 };
 struct standing {
     struct file *file;    /* NULL: free; holds a reference */
     int fd;               /* of a stream, or -1 */
+    void *stream;         /* its FILE */
     uintptr_t begin, end; /* of a mapping */
     uint64_t first;       /* block */
     uint64_t blocks;      /* the most it has ever covered */
@@ -77,22 +79,28 @@ static bool take_out(struct standing *entry, struct standing *out)
     return true;
 }
 
-void standing_stream_opened(int fd, struct file *file)
+void standing_stream_opened(int fd, struct file *file, void *stream)
 {
-    begin(&(struct standing){.file = file, .fd = fd, .blocks = FLIGHT_TO_END});
+    begin(&(struct standing){.file = file, .fd = fd, .stream = stream, .blocks = FLIGHT_TO_END});
 }
 
-void standing_stream_closed(int fd)
+void *standing_stream_closed(int fd)
 {
     struct standing out;
+    void *stream = NULL;
     for (int i = 0; i < STANDING_MAX; i++) {
         uint64_t saved;
+        if (!table->entries[i].file || table->entries[i].fd != fd)
+            continue;
         process_lock(&saved);
         bool found = table->entries[i].fd == fd && take_out(&table->entries[i], &out);
         process_unlock(&saved);
-        if (found)
-            finish(&out);
+        if (!found)
+            continue;
+        stream = out.stream;
+        finish(&out);
     }
+    return stream;
 }
 
 void standing_mapping_noted(void)
@@ -212,7 +220,7 @@ static void stand_if_same(int fd, void *argument)
     long flags = raw(SYS_fcntl, fd, F_GETFL);
     if (!raw_failed(flags) && (flags & O_ACCMODE) != O_RDONLY && fd != search->except && fstat(fd, &status) == 0 &&
         status.st_dev == search->status->st_dev && status.st_ino == search->status->st_ino)
-        standing_stream_opened(fd, search->file);
+        standing_stream_opened(fd, search->file, fd == 1 ? stdout : fd == 2 ? stderr : NULL);
 }
 
 static const char *parse_hex(const char *text, uint64_t *value)
@@ -283,12 +291,23 @@ void standing_file_opened(int fd, struct file *file, const struct stat *status)
         find_mappings(&search);
 }
 
+static bool write_out(FILE *stream)
+{
+    if (!stream)
+        return true;
+    if (ftrylockfile(stream) != 0)
+        return false;
+    fflush_unlocked(stream);
+    funlockfile(stream);
+    return true;
+}
+
 void standing_end(void)
 {
     struct standing out;
     for (int i = 0; table && i < STANDING_MAX; i++) {
         uint64_t saved;
-        if (!table->entries[i].file)
+        if (!table->entries[i].file || !write_out(table->entries[i].stream))
             continue;
         process_lock(&saved);
         bool found = take_out(&table->entries[i], &out);

@@ -15,8 +15,11 @@
 
 struct stat;
 
-void standing_stream_opened(int fd, struct file *file);
-void standing_stream_closed(int fd);
+/* `stream`: its FILE, so that what it holds can be written out before the process ends. */
+void standing_stream_opened(int fd, struct file *file, void *stream);
+
+/* @return its FILE, or NULL when none stood. */
+void *standing_stream_closed(int fd);
 
 /* A shared mapping of `file`, through a descriptor that may write. It is a mutator once it is writable. */
 void standing_mapping_made(void *address, size_t length, struct file *file, uint64_t offset, bool writable);
@@ -38,7 +41,10 @@ void standing_mapping_noted(void);
 /* A file with a map was opened: streams and mappings of it that were there before stand from now on. */
 void standing_file_opened(int fd, struct file *file, const struct stat *status);
 
-/* The process ends in good order: everything standing is settled. */
+/*
+ * The process ends in good order: what stands is settled. Streams write out what they hold first; one that another thread has locked is
+ * left to whoever settles this session.
+ */
 void standing_end(void);
 
 #endif
