@@ -185,6 +185,7 @@ START_TEST(the_slot_of_a_session_of_another_boot_is_used_again_and_emptied)
     pretend_boot(2);
     ck_assert_int_eq(locked_session_open(), 0);
     ck_assert_uint_eq(session_state->slot, 0);
+    flight_leave(enter(1000, 1, FLIGHT_WRITE));
     ck_assert(!others_over(12, FLIGHT_BEYOND));
 }
 END_TEST
@@ -254,6 +255,12 @@ START_TEST(a_child_has_a_session_of_its_own_and_its_end_leaves_the_parent_s_alon
 }
 END_TEST
 
+/* What fork() does without the C library's knowing. */
+static pid_t raw_fork(void)
+{
+    return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+
 static bool child_of_a_raw_clone(void)
 {
     struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = STORE_LOCK_BYTE(0), .l_len = 1};
@@ -266,12 +273,37 @@ static bool child_of_a_raw_clone(void)
 START_TEST(a_child_of_a_raw_clone_is_not_granted_its_parent_s_slot)
 {
     open_here();
-    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    pid_t child = raw_fork();
     if (child == 0)
         _exit(child_of_a_raw_clone() ? 0 : 1);
     int status;
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+static bool open_clone_and_pause(struct peer *peer, void *argument)
+{
+    (void)argument;
+    ck_assert_int_eq(locked_session_open(), 0);
+    if (raw_fork() == 0) {
+        ck_assert_int_eq(locked_session_open(), 0);
+        peer_pause(peer);
+        _exit(0);
+    }
+    pause();
+    return true;
+}
+
+START_TEST(a_child_of_a_raw_clone_lets_go_of_its_parent_s_slot_when_it_takes_its_own)
+{
+    struct peer parent;
+    open_here();
+    peer_start(&parent, open_clone_and_pause, NULL);
+    peer_reach(&parent);
+    ck_assert(session_peer_is_alive(1) && session_peer_is_alive(2));
+    peer_kill(&parent);
+    ck_assert(!session_peer_is_alive(1));
 }
 END_TEST
 
@@ -407,6 +439,7 @@ START_TEST(requests_of_another_process_are_seen_until_they_leave)
 }
 END_TEST
 
+/* Dead or alive: finding out takes system calls. */
 START_TEST(a_session_not_looked_at_before_counts_as_a_request_for_those_who_must_not_wait)
 {
     struct peer peer;
@@ -414,9 +447,10 @@ START_TEST(a_session_not_looked_at_before_counts_as_a_request_for_those_who_must
     peer_start(&peer, open_and_pause, NULL);
     peer_reach(&peer);
     ck_assert(flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true));
+    peer_kill(&peer);
+    ck_assert(flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true));
     ck_assert(!flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, false));
     ck_assert(!flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true)); /* it has been mapped meanwhile */
-    peer_kill(&peer);
 }
 END_TEST
 
@@ -515,6 +549,7 @@ int main(int argc, char **argv)
         a_quiet_child_does_not_keep_its_dead_parent_s_session_alive,
         a_child_has_a_session_of_its_own_and_its_end_leaves_the_parent_s_alone,
         a_child_of_a_raw_clone_is_not_granted_its_parent_s_slot,
+        a_child_of_a_raw_clone_lets_go_of_its_parent_s_slot_when_it_takes_its_own,
         a_request_covers_its_blocks_and_no_others,
         a_request_to_the_end_covers_everything_from_its_first_block_on,
         a_request_is_no_other_to_itself,
