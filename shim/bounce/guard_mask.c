@@ -27,7 +27,8 @@ static __attribute__((noinline)) void get_to_know_thread(void)
         self->known = true;
         raw(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, sizeof(mask));
     }
-    self->known = true;
+    /* A child of vfork knows its own mask; what it writes here, its parent would take for its. */
+    self->known = process_owns_tables();
 }
 
 void guard_thread(void)

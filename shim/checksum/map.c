@@ -112,9 +112,7 @@ static int create_file(int maps, const char *name, const struct map_key *key)
 
     struct map_header header;
     fill_header(&header, key);
-    long result = raw(SYS_fallocate, fd, 0, 0, 2 * FORMAT_PAGE);
-    if (result == -EOPNOTSUPP)
-        result = raw(SYS_ftruncate, fd, 2 * FORMAT_PAGE);
+    long result = store_allocate((int)fd, 0, 2 * FORMAT_PAGE);
     if (!raw_failed(result)) {
         result = raw(SYS_pwrite64, fd, &header, sizeof header, 0);
         result = result == (long)sizeof header ? 0 : raw_failed(result) ? result : -ENOSPC;

@@ -13,18 +13,6 @@
 #include "base/raw.h"
 #include "checksum/store.h"
 
-static int allocate(int fd, uint64_t offset, uint64_t length)
-{
-    long result = raw(SYS_fallocate, fd, 0, offset, length);
-    if (result != -EOPNOTSUPP)
-        return (int)result;
-    /* A store on a file system without fallocate: make the file long enough and let a full disk be a SIGBUS. */
-    struct stat status;
-    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size >= offset + length)
-        return 0;
-    return (int)raw(SYS_ftruncate, fd, offset + length);
-}
-
 static uint64_t file_size(int fd)
 {
     struct stat status;
@@ -111,7 +99,7 @@ static int add_windows(struct map *map, int fd, unsigned last)
     for (unsigned window = 0; window <= last; window++) {
         uint64_t count = atomic_load(&map->header->windows);
         if (window >= count) {
-            int error = allocate(fd, window_offset(window), window_state_bytes(window));
+            int error = store_allocate(fd, window_offset(window), window_state_bytes(window));
             if (error != 0)
                 return error;
             atomic_compare_exchange_strong(&map->header->windows, &count, window + 1);
@@ -154,7 +142,7 @@ static int add_units(struct map *map, int fd, uint64_t unit, uint64_t end)
         uint64_t offset = words + (region - window_first_region(window)) * REGION_WORD_BYTES +
                           unit % UNITS_PER_REGION * (uint64_t)UNIT_BYTES;
         if (error == 0)
-            error = allocate(fd, offset, run * UNIT_BYTES);
+            error = store_allocate(fd, offset, run * UNIT_BYTES);
         if (error != 0)
             return error;
         uint64_t bits = 0;

@@ -79,9 +79,7 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
         return fd;
     }
     struct session_file *file = NULL;
-    error = raw(SYS_fallocate, fd, 0, 0, sizeof(struct session_file));
-    if (error == -EOPNOTSUPP)
-        error = raw(SYS_ftruncate, fd, sizeof(struct session_file));
+    error = store_allocate(fd, 0, sizeof(struct session_file));
     if (!raw_failed(error))
         file = session_map_file(fd);
     raw(SYS_close, fd);

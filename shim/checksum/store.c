@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/config.h"
@@ -42,6 +43,7 @@ void store_complain(const char *what, int error)
     if (atomic_flag_test_and_set(&said))
         return;
     const char *remedy = error == ENOSPC   ? "free some space"
+                         : error == EFBIG  ? "raise the limit on file sizes, ulimit -f"
                          : error == EROFS  ? "point BOUNCEIO_STORE to a writable directory"
                          : error == EACCES ? "point BOUNCEIO_STORE to a directory of your own"
                          : error == EPERM  ? "it must belong to you and have mode 0700"
@@ -65,6 +67,22 @@ static void make_directories(const char *path)
     }
     raw(SYS_mkdirat, AT_FDCWD, part, 0700);
     pool_give(&page);
+}
+
+int store_allocate(int fd, uint64_t offset, uint64_t length)
+{
+    struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+    struct stat status;
+    raw(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit);
+    if (limit.rlim_cur != RLIM_INFINITY && offset + length > limit.rlim_cur)
+        return -EFBIG;
+    long result = raw(SYS_fallocate, fd, 0, offset, length);
+    if (result != -EOPNOTSUPP)
+        return (int)result;
+    /* A file system without fallocate: make the file long enough, and let a full disk be a SIGBUS. */
+    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size >= offset + length)
+        return 0;
+    return (int)raw(SYS_ftruncate, fd, offset + length);
 }
 
 static int check_ours(int fd, uint64_t *device, uint64_t *inode)
@@ -120,9 +138,7 @@ static int open_parts(int root, bool create)
         return (int)lock;
     error = check_ours((int)lock, &lock_seen.device, &lock_seen.inode);
     if (error == 0)
-        error = (int)raw(SYS_fallocate, lock, 0, 0, FORMAT_PAGE);
-    if (error == -EOPNOTSUPP)
-        error = (int)raw(SYS_ftruncate, lock, FORMAT_PAGE);
+        error = store_allocate((int)lock, 0, FORMAT_PAGE);
     if (error != 0) {
         raw(SYS_close, lock);
         return error;

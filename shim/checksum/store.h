@@ -40,6 +40,12 @@ int store_open_session(unsigned slot, bool create);
 /* This boot of this machine, 16 bytes as two words. BOUNCEIO_TEST_BOOT_ID (32 hex digits) replaces it in tests. */
 void store_boot_id(uint64_t boot[2]);
 
+/*
+ * Allocate [offset, offset + length) of one of the store's files on disk, and make it that long. @return 0 or -errno; -EFBIG, without asking
+ * the kernel, beyond the program's RLIMIT_FSIZE: that would be a SIGXFSZ.
+ */
+int store_allocate(int fd, uint64_t offset, uint64_t length);
+
 /* Say once that checksums are unavailable, and why. */
 void store_complain(const char *what, int error);
 
