@@ -3,6 +3,10 @@
  *
  * A thread is not known until its first direct request or change of mask: it may have inherited a mask, or been created with
  * one (pthread_attr_setsigmask_np). From then on `blocked` is the truth for the two and the kernel's mask for the rest.
+ *
+ * Not followed, because the kernel alone carries it: the two in the mask of another signal's handler while that runs, in masks
+ * saved by sigsetjmp and getcontext, in masks of waits for signals that somebody sends, and
+ * across exec. Programs that change the two by raw system calls need BOUNCEIO_COPY=kernel.
  */
 #include <errno.h>
 
