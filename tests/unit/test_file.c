@@ -66,6 +66,26 @@ START_TEST(a_map_is_made_only_when_it_is_wanted)
 }
 END_TEST
 
+/* The number was closed, or given to another file, after its status was taken. */
+START_TEST(an_object_is_not_made_from_another_file_s_number)
+{
+    struct stat status;
+    uint64_t saved;
+    map_fixture_prepare(&fixture);
+    ck_assert_int_eq(fstat(fixture.fd, &status), 0);
+    const int numbers[] = {map_fixture_file(&fixture, "other"), -1};
+    for (int i = 0; i < 2; i++) {
+        process_lock(&saved);
+        struct file *file = file_open(numbers[i], &status, true);
+        process_unlock(&saved);
+        ck_assert_ptr_null(file);
+    }
+    struct file *file = open_object(fixture.fd, true);
+    ck_assert(file_has_map(file));
+    ck_assert_uint_eq(file->map.header->identity.inode, fixture.key.inode);
+}
+END_TEST
+
 START_TEST(direct_io_alignments_are_powers_of_two_of_the_file_s_own)
 {
     map_fixture_prepare(&fixture);
@@ -194,6 +214,7 @@ int main(int argc, char **argv)
         an_inode_has_one_object_whatever_name_and_number_lead_to_it,
         inodes_have_objects_of_their_own,
         a_map_is_made_only_when_it_is_wanted,
+        an_object_is_not_made_from_another_file_s_number,
         direct_io_alignments_are_powers_of_two_of_the_file_s_own,
         an_object_without_references_is_closed_by_the_next_reap,
         an_object_that_is_wanted_again_in_time_is_not_closed,
