@@ -153,6 +153,42 @@ START_TEST(threads_that_open_and_close_mistake_nothing_and_keep_nothing)
 }
 END_TEST
 
+static atomic_bool finished;
+
+static void *look_at_one(void *argument)
+{
+    const int fd = *(const int *)argument;
+    while (!finished) {
+        struct fd_view view;
+        if (fd_view_open(&view, fd, false) == 0 && view.state == FD_DIRECT && view.file->inode != inodes[0])
+            mistakes++;
+        fd_view_close(&view);
+    }
+    return NULL;
+}
+
+START_TEST(a_number_that_is_looked_at_while_it_comes_and_goes_keeps_nothing)
+{
+    enum { LOOKERS = 3 };
+    pthread_t lookers[LOOKERS];
+    make_files();
+    int kept = open_number(0, O_RDWR | O_DIRECT), fd = dup(kept);
+    for (int i = 0; i < LOOKERS; i++)
+        ck_assert_int_eq(pthread_create(&lookers[i], NULL, look_at_one, &fd), 0);
+    for (int i = 0; i < 20000; i++) {
+        fd_duplicated(fd, kept);
+        fd_closed(fd, fd_closing(fd));
+    }
+    finished = true;
+    for (int i = 0; i < LOOKERS; i++)
+        pthread_join(lookers[i], NULL);
+    close_number(fd);
+    close_number(kept);
+    ck_assert_uint_eq(mistakes, 0);
+    assert_nothing_is_held();
+}
+END_TEST
+
 START_TEST(thousands_of_opens_and_closes_leave_nothing_behind)
 {
     make_files();
@@ -307,6 +343,7 @@ int main(int argc, char **argv)
 {
     const TTest *const tests[] = {
         threads_that_open_and_close_mistake_nothing_and_keep_nothing,
+        a_number_that_is_looked_at_while_it_comes_and_goes_keeps_nothing,
         thousands_of_opens_and_closes_leave_nothing_behind,
         the_map_of_a_file_that_was_unlinked_goes_with_its_last_number,
         a_forked_child_knows_nothing_and_learns_again,
