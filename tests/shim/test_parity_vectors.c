@@ -73,9 +73,11 @@ static void half_a_vector(struct parity_scene *scene)
     buffer_free(buffer, BLOCK);
 }
 
-/* The vector itself is where the data goes: the kernel copies the vector first. */
+/* The vector itself is where the data goes: the kernel copies the vector first. The sanitizers' own preadv looks at it afterwards. */
 static void read_over_the_vector(struct parity_scene *scene)
 {
+    if (getenv("BOUNCEIO_TEST_SANITIZER"))
+        return;
     char *buffer = buffer_new(BLOCK);
     struct iovec *vector = (struct iovec *)(void *)buffer;
     int fd = open_direct(scene);
