@@ -26,7 +26,7 @@ extern char **environ;
 #define LIMIT_MILLISECONDS 0.3
 #define LIMIT_KIB 256.0
 
-enum { PAIRS = 401, CALLS = 1000, STARTS = 301, MEMORY_RUNS = 21, ATTEMPTS = 3 };
+enum { PAIRS = 401, CALLS = 1000, STARTS = 301, MEMORY_RUNS = 201, ATTEMPTS = 3 };
 
 static _Noreturn void die(const char *what)
 {
