@@ -15,7 +15,7 @@
 #include "base/process.h"
 #include "base/raw.h"
 
-enum { LINE_SIZE = 4608 };
+enum { LINE_SIZE = 4608, SHORT_LINE_SIZE = 1024 };
 static const char line_prefix[] = "bounceio: ";
 
 /* ---- The formatter ---- */
@@ -255,18 +255,40 @@ static void flatten(char *text, size_t length)
             text[i] = '?';
 }
 
-void log_write(enum log_level level, const char *format, ...)
+static void write_line(char *line, size_t size, const char *format, va_list arguments)
 {
-    char line[LINE_SIZE];
     const size_t prefix = sizeof(line_prefix) - 1;
-    if (level > config.log_level)
-        return;
-    va_list arguments;
     memcpy(line, line_prefix, prefix);
-    va_start(arguments, format);
-    size_t length = log_vformat(line + prefix, sizeof(line) - prefix, format, arguments);
-    va_end(arguments);
+    size_t length = log_vformat(line + prefix, size - prefix, format, arguments);
     flatten(line + prefix, length);
     line[prefix + length] = '\n'; /* over the terminator */
     put_line(line, prefix + length + 1);
+}
+
+/* For two threads at once, or a handler that interrupts: a line that may be cut, but fits a small signal stack. */
+static __attribute__((noinline)) void write_short_line(const char *format, va_list arguments)
+{
+    char line[SHORT_LINE_SIZE];
+    write_line(line, sizeof(line), format, arguments);
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    static char shared_line[LINE_SIZE];
+    static _Atomic int writer; /* pid of the process that has the line; a forked child may inherit its parent's */
+    va_list arguments;
+    if (level > config.log_level)
+        return;
+    int self = (int)raw(SYS_getpid);
+    int before = atomic_load_explicit(&writer, memory_order_relaxed);
+    va_start(arguments, format);
+    /* Acquire: pairs with the release below. */
+    if (before != self &&
+        atomic_compare_exchange_strong_explicit(&writer, &before, self, memory_order_acquire, memory_order_relaxed)) {
+        write_line(shared_line, sizeof(shared_line), format, arguments);
+        atomic_store_explicit(&writer, 0, memory_order_release);
+    } else {
+        write_short_line(format, arguments);
+    }
+    va_end(arguments);
 }

@@ -27,12 +27,9 @@ int own_raise(int fd)
     return (int)result;
 }
 
-int own_take(int fd, _Atomic int *holder)
+int own_keep(int fd, _Atomic int *holder)
 {
-    int raised = own_raise(fd);
-    atomic_store(holder, raised < 0 ? -1 : raised);
-    if (raised < 0)
-        return raised;
+    atomic_store(holder, fd);
     for (int i = 0; i < OWN_MAX; i++) {
         _Atomic int *nobody = NULL;
         if (atomic_load(&table[i].holder) == holder ||
@@ -41,6 +38,13 @@ int own_take(int fd, _Atomic int *holder)
     }
     own_close(holder);
     return -EMFILE;
+}
+
+int own_take(int fd, _Atomic int *holder)
+{
+    int raised = own_raise(fd);
+    atomic_store(holder, -1);
+    return raised < 0 ? raised : own_keep(raised, holder);
 }
 
 void own_close(_Atomic int *holder)

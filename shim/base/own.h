@@ -19,6 +19,9 @@ enum { OWN_MAX = 16 };
  */
 int own_take(int fd, _Atomic int *holder);
 
+/* The same for a descriptor that must stay where it is, because moving it means closing it. @return 0, or -errno with `fd` closed. */
+int own_keep(int fd, _Atomic int *holder);
+
 /* Close what *holder holds, if anything; *holder becomes -1. */
 void own_close(_Atomic int *holder);
 

@@ -20,7 +20,7 @@ static struct reader *find(const struct file *file)
 {
     for (int i = 0; i < READERS; i++) {
         struct reader *reader = &readers[i];
-        /* Acquire: pairs with the store in own_take, after device and inode. */
+        /* Acquire: pairs with the store in own_keep, after device and inode. */
         if (atomic_load_explicit(&reader->fd, memory_order_acquire) > 0 &&
             atomic_load_explicit(&reader->inode, memory_order_relaxed) == file->inode &&
             atomic_load_explicit(&reader->device, memory_order_relaxed) == file->device)
@@ -44,7 +44,8 @@ static int open_reader(const struct file *file, int fd)
         return (int)opened;
     atomic_store(&reader->device, file->device);
     atomic_store(&reader->inode, file->inode);
-    int error = own_take((int)opened, &reader->fd);
+    /* Not raised to a high number: that would close the low one. */
+    int error = own_keep((int)opened, &reader->fd);
     return error != 0 ? error : atomic_load(&reader->fd);
 }
 
