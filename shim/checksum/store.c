@@ -14,16 +14,14 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "base/own_file.h"
 #include "base/process.h"
 #include "base/raw.h"
 #include "bounce/pool.h"
 
 /* The descriptors survive fork; the mapping does not. */
-static _Atomic int maps_descriptor = -1;
-static _Atomic int lock_descriptor = -1;
-static struct {
-    uint64_t device, inode;
-} maps_seen, lock_seen;
+static struct own_file maps_file = {.fd = -1};
+static struct own_file lock_file = {.fd = -1};
 
 /* Wiped in a forked child. */
 static struct store_state {
@@ -85,15 +83,13 @@ int store_allocate(int fd, uint64_t offset, uint64_t length)
     return (int)raw(SYS_ftruncate, fd, offset + length);
 }
 
-static int check_ours(int fd, uint64_t *device, uint64_t *inode)
+static int check_ours(int fd)
 {
     struct stat status;
     if (fstat(fd, &status) != 0)
         return -EIO;
     if (status.st_uid != (uid_t)raw(SYS_geteuid) || (status.st_mode & 077) != 0)
         return -EPERM;
-    *device = status.st_dev;
-    *inode = status.st_ino;
     return 0;
 }
 
@@ -108,8 +104,7 @@ static int open_root(bool create)
     }
     if (raw_failed(fd))
         return (int)fd;
-    uint64_t device, inode;
-    int error = check_ours((int)fd, &device, &inode);
+    int error = check_ours((int)fd);
     if (error == 0)
         return (int)fd;
     raw(SYS_close, fd);
@@ -125,30 +120,30 @@ static int open_parts(int root, bool create)
     long maps = raw(SYS_openat, root, "maps", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (raw_failed(maps))
         return (int)maps;
-    int error = check_ours((int)maps, &maps_seen.device, &maps_seen.inode);
+    int error = check_ours((int)maps);
     if (error != 0) {
         raw(SYS_close, maps);
         return error;
     }
-    error = own_take((int)maps, &maps_descriptor);
+    error = own_file_keep(&maps_file, (int)maps);
     if (error != 0)
         return error;
     long lock = raw(SYS_openat, root, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
     if (raw_failed(lock))
         return (int)lock;
-    error = check_ours((int)lock, &lock_seen.device, &lock_seen.inode);
+    error = check_ours((int)lock);
     if (error == 0)
         error = store_allocate((int)lock, 0, FORMAT_PAGE);
     if (error != 0) {
         raw(SYS_close, lock);
         return error;
     }
-    return own_take((int)lock, &lock_descriptor);
+    return own_file_keep(&lock_file, (int)lock);
 }
 
 static int map_shared_page(void)
 {
-    long page = raw(SYS_mmap, NULL, FORMAT_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, lock_descriptor, 0);
+    long page = raw(SYS_mmap, NULL, FORMAT_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, own_file_get(&lock_file), 0);
     if (raw_failed(page))
         return (int)page;
     raw(SYS_madvise, page, FORMAT_PAGE, MADV_DONTFORK);
@@ -171,8 +166,8 @@ static int map_shared_page(void)
 
 void store_drop_inherited(void)
 {
-    own_close(&lock_descriptor);
-    own_close(&maps_descriptor);
+    own_close(&lock_file.fd);
+    own_close(&maps_file.fd);
 }
 
 int store_open(bool create)
@@ -209,22 +204,16 @@ struct store_shared *store_shared(void)
     return atomic_load_explicit(&state->shared, memory_order_acquire);
 }
 
-static int checked(int fd, uint64_t device, uint64_t inode)
-{
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) != 0 || status.st_dev != device || status.st_ino != inode)
-        return -EBADF;
-    return fd;
-}
-
 int store_maps_directory(void)
 {
-    return checked(maps_descriptor, maps_seen.device, maps_seen.inode);
+    int fd = own_file_get(&maps_file);
+    return fd < 0 ? -EBADF : fd;
 }
 
 int store_lock_file(void)
 {
-    return checked(lock_descriptor, lock_seen.device, lock_seen.inode);
+    int fd = own_file_get(&lock_file);
+    return fd < 0 ? -EBADF : fd;
 }
 
 int store_open_session(unsigned slot, bool create)
