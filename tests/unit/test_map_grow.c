@@ -182,7 +182,12 @@ END_TEST
 START_TEST(the_last_block_of_all_can_be_covered_and_the_next_cannot)
 {
     map_fixture_new(&fixture, 0);
-    ck_assert_int_eq(locked_map_cover(map, MAP_BLOCKS_MAX - 1, 1), 0);
+    int error = locked_map_cover(map, MAP_BLOCKS_MAX - 1, 1);
+    if (error == -ENOMEM) {
+        test_skip("no room for 2 TiB of addresses (ThreadSanitizer)");
+        return;
+    }
+    ck_assert_int_eq(error, 0);
     words_set(map, MAP_BLOCKS_MAX - 1, 1, 2);
     ck_assert_int_eq(locked_map_cover(map, MAP_BLOCKS_MAX - 1, 2), -EFBIG);
     ck_assert_int_eq(locked_map_cover(map, MAP_BLOCKS_MAX, 1), -EFBIG);
