@@ -30,6 +30,7 @@ struct standing {
 static struct standing_table {
     _Atomic uint32_t mappings_made; /* shared, of any file */
     _Atomic uint32_t mappings;      /* of them listed here */
+    _Atomic uint32_t streams;       /* listed here */
     struct standing entries[STANDING_MAX];
 } * table;
 
@@ -47,8 +48,7 @@ static void add(const struct standing *entry)
             continue;
         file_hold(entry->file);
         table->entries[i] = *entry;
-        if (entry->fd < 0)
-            atomic_fetch_add(&table->mappings, 1);
+        atomic_fetch_add(entry->fd < 0 ? &table->mappings : &table->streams, 1);
         return;
     }
 }
@@ -68,15 +68,34 @@ static void finish(struct standing *entry)
     file_release(entry->file);
 }
 
-static bool take_out(struct standing *entry, struct standing *out)
+static void take_out(struct standing *entry, struct standing *out)
 {
-    if (!entry->file)
-        return false;
     *out = *entry;
-    if (entry->fd < 0)
-        atomic_fetch_sub(&table->mappings, 1);
+    atomic_fetch_sub(entry->fd < 0 ? &table->mappings : &table->streams, 1);
     entry->file = NULL;
-    return true;
+}
+
+/* Take out the first entry from *next on that is `wanted`, and move *next behind it. @return false when there is none left. */
+static bool take_next(int *next, bool (*wanted)(struct standing *entry, const void *argument), const void *argument,
+                      struct standing *out)
+{
+    bool found = false;
+    uint64_t saved;
+    process_lock(&saved);
+    for (; *next < STANDING_MAX && !found; ++*next) {
+        struct standing *entry = &table->entries[*next];
+        found = entry->file && wanted(entry, argument);
+        if (found)
+            take_out(entry, out);
+    }
+    process_unlock(&saved);
+    return found;
+}
+
+/* Relaxed: whoever asks about a stream or a mapping has made it himself, or was told of it. */
+static bool none(const _Atomic uint32_t *count)
+{
+    return atomic_load_explicit(count, memory_order_relaxed) == 0;
 }
 
 void standing_stream_opened(int fd, struct file *file, void *stream)
@@ -84,22 +103,19 @@ void standing_stream_opened(int fd, struct file *file, void *stream)
     begin(&(struct standing){.file = file, .fd = fd, .stream = stream, .blocks = FLIGHT_TO_END});
 }
 
+static bool is_stream_of(struct standing *entry, const void *fd)
+{
+    return entry->fd == *(const int *)fd;
+}
+
 void *standing_stream_closed(int fd)
 {
     struct standing out;
     void *stream = NULL;
-    for (int i = 0; i < STANDING_MAX; i++) {
-        uint64_t saved;
-        if (!table->entries[i].file || table->entries[i].fd != fd)
-            continue;
-        process_lock(&saved);
-        bool found = table->entries[i].fd == fd && take_out(&table->entries[i], &out);
-        process_unlock(&saved);
-        if (!found)
-            continue;
+    if (none(&table->streams))
+        return NULL;
+    for (int next = 0; take_next(&next, is_stream_of, &fd, &out); finish(&out))
         stream = out.stream;
-        finish(&out);
-    }
     return stream;
 }
 
@@ -129,70 +145,68 @@ void standing_mapping_made(void *address, size_t length, struct file *file, uint
 
 static bool no_mappings(void)
 {
-    return !table || atomic_load_explicit(&table->mappings, memory_order_relaxed) == 0;
+    return !table || none(&table->mappings);
 }
 
-static bool overlaps(const struct standing *entry, uintptr_t from, uintptr_t to)
+struct range {
+    uintptr_t begin, end;
+};
+
+static bool overlaps(const struct standing *entry, const struct range *range)
 {
-    return entry->file && entry->fd < 0 && from < entry->end && to > entry->begin;
+    return entry->fd < 0 && range->begin < entry->end && range->end > entry->begin;
+}
+
+static bool is_read_only_in(struct standing *entry, const void *range)
+{
+    return overlaps(entry, range) && !entry->mutation.map;
 }
 
 void standing_mapping_writable(const void *address, size_t length)
 {
+    const struct range range = {(uintptr_t)address, (uintptr_t)address + length};
     struct standing out;
     if (no_mappings())
         return;
-    for (int i = 0; i < STANDING_MAX; i++) {
-        uint64_t saved;
-        process_lock(&saved);
-        struct standing *entry = &table->entries[i];
-        bool found = overlaps(entry, (uintptr_t)address, (uintptr_t)address + length) && !entry->mutation.map &&
-                     take_out(entry, &out);
-        process_unlock(&saved);
-        if (!found)
-            continue;
+    for (int next = 0; take_next(&next, is_read_only_in, &range, &out);) {
         begin(&out);
         file_release(out.file); /* the new entry holds one of its own */
     }
 }
 
-/* Cut [begin, end) off a mapping, from either side; a hole in the middle leaves it standing. @return nothing left? */
-static bool trim(struct standing *entry, uintptr_t begin_gone, uintptr_t end_gone)
+/* Cut a range off a mapping, from either side; a hole in the middle leaves it standing. @return nothing left? */
+static bool trim(struct standing *entry, const void *argument)
 {
-    if (!overlaps(entry, begin_gone, end_gone))
+    const struct range *gone = argument;
+    if (!overlaps(entry, gone))
         return false;
-    if (begin_gone <= entry->begin)
-        entry->begin = end_gone;
-    else if (end_gone >= entry->end)
-        entry->end = begin_gone;
+    if (gone->begin <= entry->begin)
+        entry->begin = gone->end;
+    else if (gone->end >= entry->end)
+        entry->end = gone->begin;
     return entry->begin >= entry->end;
 }
 
 void standing_mapping_gone(const void *address, size_t length)
 {
+    const struct range gone = {(uintptr_t)address, ((uintptr_t)address + length + 4095) & ~(uintptr_t)4095};
+    struct standing out;
     if (no_mappings())
         return;
-    struct standing out;
-    uintptr_t end = ((uintptr_t)address + length + 4095) & ~(uintptr_t)4095;
-    for (int i = 0; i < STANDING_MAX; i++) {
-        uint64_t saved;
-        process_lock(&saved);
-        bool gone = trim(&table->entries[i], (uintptr_t)address, end) && take_out(&table->entries[i], &out);
-        process_unlock(&saved);
-        if (gone)
-            finish(&out);
-    }
+    for (int next = 0; take_next(&next, trim, &gone, &out);)
+        finish(&out);
 }
 
 void standing_mapping_moved(const void *address, const void *new_address, size_t new_length)
 {
     if (no_mappings())
         return;
+    const struct range first = {(uintptr_t)address, (uintptr_t)address + 1};
     uint64_t saved;
     process_lock(&saved);
     for (int i = 0; i < STANDING_MAX; i++) {
         struct standing *entry = &table->entries[i];
-        if (!overlaps(entry, (uintptr_t)address, (uintptr_t)address + 1))
+        if (!entry->file || !overlaps(entry, &first))
             continue;
         entry->begin = (uintptr_t)new_address;
         entry->end = (uintptr_t)new_address + new_length;
@@ -280,12 +294,22 @@ static void find_mappings(const struct search *search)
     raw(SYS_close, fd);
 }
 
+static bool stands(const struct file *file)
+{
+    bool found = false;
+    uint64_t saved;
+    process_lock(&saved);
+    for (int i = 0; i < STANDING_MAX && !found; i++)
+        found = table->entries[i].file == file;
+    process_unlock(&saved);
+    return found;
+}
+
 void standing_file_opened(int fd, struct file *file, const struct stat *status)
 {
     const struct search search = {.file = file, .status = status, .except = fd};
-    for (int i = 0; i < STANDING_MAX; i++)
-        if (table->entries[i].file == file)
-            return;
+    if (!(none(&table->streams) && none(&table->mappings)) && stands(file))
+        return;
     fd_each_stream(stand_if_same, (void *)(uintptr_t)&search);
     if (atomic_load(&table->mappings_made) > 0)
         find_mappings(&search);
@@ -302,17 +326,23 @@ static bool write_out(FILE *stream)
     return true;
 }
 
+static bool is_entry(struct standing *entry, const void *argument)
+{
+    return entry == argument;
+}
+
 void standing_end(void)
 {
-    struct standing out;
-    for (int i = 0; table && i < STANDING_MAX; i++) {
+    if (!table || (none(&table->streams) && none(&table->mappings)))
+        return;
+    for (int i = 0; i < STANDING_MAX; i++) {
+        struct standing out;
         uint64_t saved;
-        if (!table->entries[i].file || !write_out(table->entries[i].stream))
-            continue;
         process_lock(&saved);
-        bool found = take_out(&table->entries[i], &out);
+        out = table->entries[i];
         process_unlock(&saved);
-        if (found)
+        int next = i;
+        if (out.file && write_out(out.stream) && take_next(&next, is_entry, &table->entries[i], &out))
             finish(&out);
     }
 }
