@@ -83,13 +83,18 @@ static void learn_alignment(struct file *file, int fd)
         file->memory_align = status.stx_dio_mem_align;
 }
 
-static void open_map(struct file *file, int fd, bool create)
+/* @return false when the number leads to another file by now: another thread has closed it, and perhaps used it again. */
+static bool open_map(struct file *file, int fd, bool create)
 {
     struct map_key key;
-    if (file->is_device || !config.store)
-        return;
-    if (map_key_of(fd, &key) == 0)
+    struct stat status;
+    if (file->is_device)
+        return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == file->inode;
+    if (map_key_of(fd, &key) != 0 || key.device != file->device || key.inode != file->inode)
+        return false;
+    if (config.store)
         map_open(&file->map, &key, create);
+    return true;
 }
 
 struct file *file_open(int fd, const struct stat *status, bool create_map)
@@ -117,7 +122,10 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
     learn_alignment(file, fd);
-    open_map(file, fd, create_map);
+    if (!open_map(file, fd, create_map)) {
+        file_release(file);
+        return NULL;
+    }
     uint32_t *bucket = bucket_of(device, inode);
     file->next = *bucket;
     *bucket = file_index(file) + 1;

@@ -34,7 +34,7 @@ struct stat;
 
 /*
  * The object of the file behind `fd`, with a reference for the caller. `create_map`: direct I/O wants one made.
- * Process lock held. @return NULL when the table is full.
+ * Process lock held. @return NULL when the table is full, or the number no longer leads there.
  */
 struct file *file_open(int fd, const struct stat *status, bool create_map);
 
