@@ -82,19 +82,37 @@ START_TEST(setting_the_times_of_a_file_by_name_keeps_its_locks)
 }
 END_TEST
 
+START_TEST(writing_a_part_of_a_block_keeps_the_locks)
+{
+    static const int modes[] = {O_RDWR | O_DIRECT, O_WRONLY | O_DIRECT};
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+
+    for (size_t i = 0; i < 2 * count; i++) {
+        const char *path = path_in(fs[i / 2].path, "file");
+        int fd = locked_file(path, modes[i % 2]);
+
+        ck_assert_int_eq(pwrite(fd, aligned_memory(), SECTOR, SECTOR), SECTOR);
+        ck_assert_msg(locked(path), "no lock on %s, mode %#x", fs[i / 2].name, (unsigned)modes[i % 2]);
+        close(fd);
+    }
+}
+END_TEST
+
 START_TEST(verifying_a_file_keeps_its_locks)
 {
+    static const int modes[] = {O_RDWR | O_DIRECT, O_WRONLY | O_DIRECT, O_RDWR};
     struct test_fs fs[TEST_FS_MAX];
     size_t count = counting() ? test_filesystems(fs) : 0;
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < 3 * count; i++) {
         struct bounceio_verify_result result;
-        const char *path = path_in(fs[i].path, "file");
-        int fd = locked_file(path, O_RDWR | O_DIRECT);
+        const char *path = path_in(fs[i / 3].path, "file");
+        int fd = locked_file(path, modes[i % 3]);
 
         ck_assert_int_eq(bounceio_verify_range(fd, 0, 0, &result), 0);
         ck_assert_uint_eq(result.verified, BYTES / BLOCK);
-        ck_assert_msg(locked(path), "no lock on %s", fs[i].name);
+        ck_assert_msg(locked(path), "no lock on %s, mode %#x", fs[i / 3].name, (unsigned)modes[i % 3]);
         close(fd);
     }
 }
@@ -116,9 +134,10 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    const TTest *const tests[] = {truncating_a_file_by_name_keeps_its_locks,
-                                  setting_the_times_of_a_file_by_name_keeps_its_locks, verifying_a_file_keeps_its_locks,
-                                  closing_a_descriptor_releases_the_locks_as_ever, NULL};
+    const TTest *const tests[] = {
+        truncating_a_file_by_name_keeps_its_locks,       setting_the_times_of_a_file_by_name_keeps_its_locks,
+        writing_a_part_of_a_block_keeps_the_locks,       verifying_a_file_keeps_its_locks,
+        closing_a_descriptor_releases_the_locks_as_ever, NULL};
 
     return support_main(argc, argv, "locks", 30, NULL, tests);
 }
