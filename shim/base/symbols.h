@@ -9,7 +9,7 @@
  *                  up at start-up, or by their first caller.
  * NEXT_ALIASES(X): X(alias, name): other names of a call, with the same parameters and the same body.
  * NEXT_CHECKED(X): X(name): fortified forms (`_chk`, `_2`), each with a wrapper of its own beside the plain call.
- *                  The next definition is looked up only when the check fails.
+ *                  The next definition is looked up only when the check fails. Also dprintf, whose wrapper ends in vdprintf.
  */
 #ifndef BOUNCEIO_BASE_SYMBOLS_H
 #define BOUNCEIO_BASE_SYMBOLS_H
@@ -170,6 +170,7 @@
     X(__openat64_2)                                                                                                    \
     X(__ppoll_chk)                                                                                                     \
     X(__dprintf_chk)                                                                                                   \
-    X(__vdprintf_chk)
+    X(__vdprintf_chk)                                                                                                  \
+    X(dprintf)
 
 #endif
