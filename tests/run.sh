@@ -77,13 +77,14 @@ fi
 run_one() {
     local name=$1 status begin end result summary output=$scratch/output
     shift
-    local home=$scratch/home
-    rm -rf "$home" && mkdir "$home" && mkdir -m 700 "$home/store"
+    local home
+    home=$(mktemp -d "$scratch/XXXXXX") && mkdir -m 700 "$home/store"
     begin=$(date +%s%N)
     TMPDIR=$home BOUNCEIO_STORE=$home/store BOUNCEIO_TEST_BUILD=$build \
         timeout --kill-after=10 "$watchdog_seconds" "$@" </dev/null >"$output" 2>&1
     status=$?
     end=$(date +%s%N)
+    rm -rf "$home"
     # Check's last line: "100%: Checks: 12, Failures: 0, Errors: 0".
     summary=$(grep -E '^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+' "$output" | tail -1)
     local checks=1 broken=0
