@@ -1,5 +1,5 @@
 /*
- * The C library writes by itself: streams that are flushed, exit. What it writes to a file with checksums is the program's
+ * The C library writes by itself: streams that are flushed, dprintf, exit. What it writes to a file with checksums is the program's
  * own change, and never a mismatch; what the shim asks of streams costs the program nothing.
  */
 #include <dirent.h>
@@ -45,6 +45,16 @@ static void hello_is_read(int fd)
 }
 
 /* --- Streams and descriptors -------------------------------------------------------------------------------------- */
+
+START_TEST(dprintf_changes_a_checked_file)
+{
+    int fd = checked_file();
+    int plain = open(path, O_WRONLY);
+
+    ck_assert_int_eq(dprintf(plain, "he%s", "llo"), 5);
+    hello_is_read(fd);
+}
+END_TEST
 
 START_TEST(a_stream_changes_a_checked_file)
 {
@@ -154,7 +164,8 @@ END_TEST
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {{"--exit-beside-reader", exit_beside_reader}, {NULL, NULL}};
-    const TTest *const tests[] = {a_stream_changes_a_checked_file,
+    const TTest *const tests[] = {dprintf_changes_a_checked_file,
+                                  a_stream_changes_a_checked_file,
                                   a_stream_whose_number_became_a_checked_file_changes_it,
                                   redirected_standard_output_changes_a_checked_file,
                                   a_dup2_that_fails_leaves_a_stream_known,
