@@ -118,11 +118,16 @@ EXPORT int pclose(FILE *stream)
     return closed(&closing, next.pclose(stream));
 }
 
+static int number_of(DIR *directory)
+{
+    return process_start() && directory ? dirfd(directory) : -1;
+}
+
 EXPORT int closedir(DIR *directory)
 {
     /* The header says that it cannot be NULL; the C library answers EINVAL when it is. */
     __asm__("" : "+r"(directory));
-    struct closing closing = closing_number(process_start() && directory ? dirfd(directory) : -1);
+    struct closing closing = closing_number(number_of(directory));
     return closed(&closing, next.closedir(directory));
 }
 
