@@ -107,10 +107,16 @@ $(BUILD)/bounceio: $(CLI_OBJECTS) $(BUILD)/libunit.a
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -pthread -ldl
 
+# What requests run through is built for speed, the rest for size: a program without direct I/O pays for it in memory alone.
+HOT := base/process bounce/copy bounce/copy_x86_64 bounce/pool checksum/announce checksum/block_sum checksum/flight \
+	checksum/question checksum/window engine/issue engine/read engine/vector engine/verify engine/write \
+	entry/descriptors entry/rw files/descriptor files/file files/offset
+SIZE_FLAGS = $(if $(findstring -O2,$(CFLAGS)),$(if $(filter $(HOT:%=shim/%.c),$<),,-Os))
+
 $(BUILD)/obj/shim/%.o: shim/%.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(SHIM_CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(SHIM_CFLAGS) $(SIZE_FLAGS) -c -o $@ $<
 
 # The fault guard recognises this code by its section, so all of it must be there, and none of it may call out of it:
 # always optimised, never instrumented.
