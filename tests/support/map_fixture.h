@@ -78,6 +78,9 @@ void peer_continue(struct peer *peer);
 void peer_end(struct peer *peer);
 void peer_kill(struct peer *peer);
 
+/* End a forked child; valgrind would look for leaks in maps that are longer than their files. */
+_Noreturn void peer_leave(bool good);
+
 /* Run `body` in a child from beginning to end, which must be well. */
 void peer_run(bool (*body)(struct peer *peer, void *argument), void *argument);
 

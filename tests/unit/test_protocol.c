@@ -8,7 +8,7 @@
 #include <check.h>
 #include <pthread.h>
 #include <sched.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -31,6 +31,7 @@ struct model {
     _Atomic unsigned known;  /* recorded checksums at rest */
 };
 
+static unsigned rounds = ROUNDS;
 static struct map_fixture fixture;
 static struct map *const map = &fixture.map;
 static struct model *model;
@@ -206,7 +207,7 @@ static void inspect(void)
 static void *work(void *argument)
 {
     struct worker *worker = argument;
-    for (unsigned round = 0; round < ROUNDS; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         for (unsigned done = 0; done < OPERATIONS;) {
             unsigned operation = (unsigned)random_below(&worker->random, 4);
             if (!(worker->operations >> operation & 1))
@@ -310,6 +311,8 @@ int main(int argc, char **argv)
         NULL,
     };
     process_start();
+    if (getenv("BOUNCEIO_TEST_VALGRIND"))
+        rounds = ROUNDS / 20;
     random_run_seed(); /* one for all tests and processes */
     return support_main(argc, argv, "protocol", 60, NULL, tests);
 }

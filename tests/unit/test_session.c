@@ -275,7 +275,7 @@ START_TEST(a_child_of_a_raw_clone_is_not_granted_its_parent_s_slot)
     open_here();
     pid_t child = raw_fork();
     if (child == 0)
-        _exit(child_of_a_raw_clone() ? 0 : 1);
+        peer_leave(child_of_a_raw_clone());
     int status;
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_int_eq(status, 0);
@@ -289,7 +289,7 @@ static bool open_clone_and_pause(struct peer *peer, void *argument)
     if (raw_fork() == 0) {
         ck_assert_int_eq(locked_session_open(), 0);
         peer_pause(peer);
-        _exit(0);
+        peer_leave(true);
     }
     pause();
     return true;
