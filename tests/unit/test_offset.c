@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/process.h"
@@ -165,6 +166,22 @@ START_TEST(a_first_request_that_never_ends_is_not_waited_for_for_ever)
 }
 END_TEST
 
+/* A signal handler in the middle of the first, or what follows a jump out of it. */
+START_TEST(a_thread_does_not_wait_for_itself)
+{
+    struct timespec before, after;
+    struct offset_use first, second;
+    struct offset *offset = new_offset();
+    enter(&first, offset);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    enter(&second, offset);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    ck_assert_int_lt((after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000, 500);
+    ck_assert(!second.exclusive);
+    ck_assert(!offset_was_exclusive(&first));
+}
+END_TEST
+
 START_TEST(a_second_request_that_must_not_wait_is_refused_and_leaves_no_trace)
 {
     struct offset_use first, second;
@@ -267,6 +284,7 @@ int main(int argc, char **argv)
         of_two_requests_that_meet_neither_was_exclusive,
         a_description_stays_shared_and_nobody_waits_again,
         a_first_request_that_never_ends_is_not_waited_for_for_ever,
+        a_thread_does_not_wait_for_itself,
         a_second_request_that_must_not_wait_is_refused_and_leaves_no_trace,
         on_a_shared_description_nobody_is_refused,
         a_fork_shares_the_descriptions_there_were,
