@@ -45,12 +45,14 @@ enum {
 #define MAP_BLOCKS_MAX ((((uint64_t)1 << MAP_WINDOWS) - 1) * REGION_BLOCKS)
 
 /*
- * Region word. DIRTY, DURABLE and SUSPECT are the power-cut states of MAP.md's regions; the sequence number in the upper bits
- * is incremented by every "set DIRTY". The unit bits say which units of block words are allocated.
+ * Region word. DIRTY, DURABLE and SUSPECT are the states of region.h; the sequence number in the upper bits is incremented by every
+ * "set DIRTY". The unit bits say which units of block words are allocated.
  */
-#define REGION_DIRTY (UINT64_C(1) << 0)
-#define REGION_DURABLE (UINT64_C(1) << 1)
-#define REGION_SUSPECT (UINT64_C(1) << 2)
+#define REGION_DIRTY                                                                                                   \
+    (UINT64_C(1) << 0) /* on disk before any of the data it covers: after a power cut the words may be wrong */
+#define REGION_DURABLE (UINT64_C(1) << 1) /* DIRTY is known to be on disk, this boot */
+#define REGION_SUSPECT (UINT64_C(1) << 2) /* the machine stopped while it was DIRTY: mismatches are adopted */
+#define REGION_TOUCHED (UINT64_C(1) << 3) /* written since the last sweep: too busy to be cleared */
 #define REGION_UNIT(unit) (UINT64_C(1) << (8 + (unit)))
 #define REGION_SEQUENCE_SHIFT 24
 
@@ -73,6 +75,18 @@ struct map_identity {
 #define MAP_CHANGED_OUTSIDE (UINT64_C(1) << 0) /* mismatches are adopted: the file was changed without the shim */
 #define MAP_SUSPECT (UINT64_C(1) << 1)         /* mismatches are adopted: the machine stopped uncleanly */
 
+/*
+ * Where the file was when it was last opened, so that `bounceio gc` can find out whether it still exists: hints, never believed
+ * without a look. Written without a lock; torn ones lead nowhere.
+ */
+enum { LOCATOR_HANDLE_BYTES = 128, LOCATOR_PATH_BYTES = 2048, LOCATOR_OFFSET = 1024 };
+struct map_locator {
+    uint32_t handle_bytes; /* name_to_handle_at(2); 0: none */
+    int32_t handle_type;
+    uint8_t handle[LOCATOR_HANDLE_BYTES];
+    char path[LOCATOR_PATH_BYTES]; /* absolute, NUL-terminated; empty: unknown */
+};
+
 struct map_header {
     struct map_identity identity;
     uint64_t identity_sum; /* XXH3-based sum of `identity` */
@@ -88,7 +102,8 @@ struct map_header {
     _Atomic uint64_t unsettled_generation; /* raised with every mutator that enters */
     _Atomic uint64_t settle_lock;          /* session slot + 1 of who settles, 0 nobody */
 };
-_Static_assert(sizeof(struct map_header) == 256 + 10 * 8, "no padding; the rest of the first page is zeros");
+_Static_assert(sizeof(struct map_header) == 256 + 10 * 8, "no padding; then zeros up to LOCATOR_OFFSET");
+_Static_assert(LOCATOR_OFFSET + sizeof(struct map_locator) <= FORMAT_PAGE, "in the first page");
 
 /* What an in-flight entry stands for. */
 enum flight_kind {
@@ -106,13 +121,14 @@ enum flight_transport { TRANSPORT_BLOCKING = 0, TRANSPORT_LIBAIO = 1, TRANSPORT_
 
 /*
  * One request in flight. `state`: kind in bits 0-7, transport in bits 8-15, a sequence number above, incremented when
- * the entry is left; a reader loads state, the rest, and state again. 32 bytes.
+ * the entry is left; a reader loads state, the rest, and state again. 40 bytes.
  */
 struct flight {
     _Atomic uint64_t state;
     _Atomic uint64_t map_id;
     _Atomic uint64_t first;  /* block */
     _Atomic uint64_t blocks; /* FLIGHT_TO_END: to the end of the file and beyond */
+    _Atomic int64_t entered; /* nanoseconds of CLOCK_REALTIME_COARSE */
 };
 #define FLIGHT_TO_END (UINT64_C(1) << 52)
 #define FLIGHT_SEQUENCE (UINT64_C(1) << 16)
@@ -128,13 +144,12 @@ struct session_file {
     _Atomic uint64_t flights_beyond; /* requests that found the table full: each stands for every block of every map */
     _Atomic uint64_t maps_beyond;    /* maps in use that found `maps` full */
     char command[16];
-    uint8_t pad[512 - 88];
-    _Atomic uint64_t counters[64]; /* live statistics, in the order of stats.h */
-    uint8_t pad2[FORMAT_PAGE - 1024];
+    _Atomic uint64_t stats_address; /* of struct stats_shared in the process: `bounceio stat PID` reads them there */
+    uint8_t pad[FORMAT_PAGE - 96];
     struct flight flights[SESSION_FLIGHTS];
     _Atomic uint64_t maps[SESSION_MAPS]; /* map ids in use by this session; 0: free */
 };
-_Static_assert(sizeof(struct session_file) == FORMAT_PAGE + SESSION_FLIGHTS * 32 + SESSION_MAPS * 8, "no padding");
+_Static_assert(sizeof(struct session_file) == FORMAT_PAGE + SESSION_FLIGHTS * 40 + SESSION_MAPS * 8, "no padding");
 
 struct store_shared {
     char magic[8]; /* "BNCESTO\0" */
