@@ -1,5 +1,5 @@
 /*
- * The delays behind STEP in the test build. Owns nothing but a per-thread random state.
+ * What happens at a STEP in the test build. Owns the hook and a per-thread random state for the delays.
  */
 #include "base/step.h"
 
@@ -10,6 +10,8 @@
 #include <time.h>
 
 #include "base/raw.h"
+
+step_hook_function *_Atomic step_hook;
 
 static uint64_t next_random(void)
 {
@@ -22,11 +24,10 @@ static uint64_t next_random(void)
     return state;
 }
 
-void step_delay(const char *name)
+static void step_delay(void)
 {
     static _Atomic long microseconds = -1;
     static _Atomic long one_in = 16;
-    (void)name;
     long limit = microseconds;
     if (limit < 0) {
         const char *text = getenv("BOUNCEIO_TEST_DELAYS");
@@ -42,6 +43,14 @@ void step_delay(const char *name)
         return;
     struct timespec delay = {.tv_nsec = (long)(next_random() % (uint64_t)limit) * 1000};
     raw(SYS_nanosleep, &delay, NULL);
+}
+
+void step_reach(const char *name)
+{
+    step_hook_function *hook = step_hook;
+    if (hook)
+        hook(name);
+    step_delay();
 }
 
 #endif
