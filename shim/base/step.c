@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/raw.h"
+#include "base/step_stop.h"
 
 step_hook_function *_Atomic step_hook;
 
@@ -50,6 +51,7 @@ void step_reach(const char *name)
     step_hook_function *hook = step_hook;
     if (hook)
         hook(name);
+    step_stop(name);
     step_delay();
 }
 

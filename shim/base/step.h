@@ -6,6 +6,7 @@
  *   step_hook               a function that a linked test sets; it is called on the thread that takes the step, and may block or kill
  *   BOUNCEIO_TEST_DELAYS    <microseconds>[:<one in N>] makes one step in N (default 16) take up to that long, so that interleavings
  *                           which are rare at full speed become common
+ *   BOUNCEIO_TEST_STOP      stops or kills the program at a step: step_stop.h
  *
  * In a release build a step is nothing.
  */
