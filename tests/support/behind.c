@@ -67,6 +67,18 @@ void write_behind(const char *path, const void *data, size_t length, uint64_t of
     raw(SYS_close, fd);
 }
 
+void truncate_behind(const char *path, uint64_t size)
+{
+    int fd = open_behind(path, O_RDWR);
+    struct stat before = stat_behind(fd, path);
+    struct timespec times[2] = {before.st_atim, before.st_mtim};
+
+    checked(raw(SYS_ftruncate, fd, size), "truncate", path);
+    checked(raw(SYS_utimensat, fd, NULL, times, 0), "restore the times of", path);
+    checked(raw(SYS_fsync, fd), "flush", path);
+    raw(SYS_close, fd);
+}
+
 void flip_bit_behind(const char *path, uint64_t offset, unsigned bit)
 {
     unsigned char byte;

@@ -143,6 +143,7 @@ int64_t stats_read(const char *path, const char *key);
  */
 void flip_bit_behind(const char *path, uint64_t offset, unsigned bit);
 void write_behind(const char *path, const void *data, size_t length, uint64_t offset);
+void truncate_behind(const char *path, uint64_t size);
 
 /* Read without the shim, buffered. @return bytes read; fewer than `length` at the end of the file. */
 size_t read_behind(const char *path, void *data, size_t length, uint64_t offset);
