@@ -11,6 +11,7 @@
 #include "bounce/copy.h"
 #include "bounce/pool.h"
 #include "engine/issue.h"
+#include "engine/missing.h"
 #include "engine/transfer.h"
 #include "engine/verify.h"
 
@@ -123,7 +124,7 @@ static bool read_in_place(const struct part *part, ssize_t *result)
     if (file_has_map(view->file)) {
         if (*result % BLOCK_SIZE != 0)
             return false; /* the file ends inside a block, which is summed with zeros behind it */
-        if (verify_in_place(view, memory, part->offset, (size_t)*result, is_nowait(part)) != 0) {
+        if (verify_in_place(view, memory, part->offset, (size_t)*result) != 0) {
             stats_add(STAT_suspicions, 1);
             atomic_fetch_add_explicit(&view->file->suspicions, 1, memory_order_relaxed);
             return false;
@@ -134,12 +135,27 @@ static bool read_in_place(const struct part *part, ssize_t *result)
     return true;
 }
 
+/* The file has ended: where it should have, by its checksums? */
+static ssize_t verify_end(const struct part *part, ssize_t result, const struct offset_use *use)
+{
+    int64_t end = landed_at(part, result) + result;
+    bool certain = part->offset != TRANSFER_FILE_OFFSET || offset_was_exclusive(use);
+    if (!certain || end < 0 || !fd_view_is_current(part->view))
+        return result;
+    int error = missing_verify(part->view, end, end + (int64_t)(part->length - (size_t)result), is_nowait(part));
+    if (error != 0)
+        move_back(part, use, result);
+    return error != 0 ? error : result;
+}
+
 static ssize_t read_part(const struct part *part, const struct offset_use *use)
 {
     ssize_t result;
-    if (fits_in_place(part) && read_in_place(part, &result))
-        return result;
-    return read_bounced(part, use);
+    if (!fits_in_place(part) || !read_in_place(part, &result))
+        result = read_bounced(part, use);
+    if (result >= 0 && (size_t)result < part->length && file_has_map(part->view->file))
+        return verify_end(part, result, use);
+    return result;
 }
 
 /* Part after part, until one is short or fails. @return bytes, or -errno. */

@@ -11,6 +11,7 @@
 #include "base/raw.h"
 #include "bounce/pool.h"
 #include "engine/issue.h"
+#include "engine/missing.h"
 #include "engine/verify.h"
 #include "files/reader.h"
 
@@ -19,7 +20,7 @@ enum { SURVEY_PIECE = 1 << 20 };
 static void add_tally(struct bounceio_verify_result *result, const struct tally *tally)
 {
     result->verified += tally->verified;
-    result->unverified += tally->unverified + tally->recovered + tally->outside;
+    result->unverified += tally->unverified;
     result->mismatched += tally->damaged;
     result->blocks = result->verified + result->unverified + result->mismatched;
 }
@@ -54,6 +55,11 @@ static int survey(const struct fd_view *view, int64_t offset, int64_t end, struc
             break;
     }
     pool_give(&pages);
+    if (error == 0 && offset < end) {
+        struct tally missing = {0};
+        missing_count(view, offset, end, false, &missing);
+        add_tally(result, &missing);
+    }
     return error;
 }
 
