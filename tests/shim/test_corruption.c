@@ -1,0 +1,284 @@
+/*
+ * Corruption: whatever a disk can do to a file behind everybody's back, times and all. Every block that is not what was written is
+ * reported at its exact place by whoever reads it, and no other; healed, everything is verified again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "support/actor.h"
+#include "support/direct.h"
+#include "support/sequence.h"
+
+enum { BLOCKS = 192, BYTES = BLOCKS * BLOCK, BEFORE = 1, NOW = 2 };
+
+/* What is on the medium, as it should be and as it is. */
+struct image {
+    unsigned char was[BYTES];     /* before the last write of each block */
+    unsigned char written[BYTES]; /* acknowledged: what the checksums are of */
+    unsigned char found[BYTES];   /* on the damaged medium */
+    uint64_t size;                /* of the file on it */
+    struct random random;
+};
+
+static uint64_t any_block(struct image *image)
+{
+    return random_below(&image->random, BLOCKS);
+}
+
+static unsigned char *block_of(unsigned char *bytes, uint64_t block)
+{
+    return bytes + block * BLOCK;
+}
+
+static void put(struct image *image, uint64_t block, const unsigned char *content, uint64_t from)
+{
+    memcpy(block_of(image->found, block), content + from * BLOCK, BLOCK);
+}
+
+/* --- What disks do ------------------------------------------------------------------------------------------------ */
+
+static void flip_bits(struct image *image)
+{
+    for (int i = 0; i < 12; i++)
+        image->found[random_below(&image->random, BYTES)] ^= (unsigned char)(1U << random_below(&image->random, 8));
+}
+
+static void swap_blocks(struct image *image)
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t one = any_block(image), other = any_block(image);
+
+        put(image, one, image->written, other);
+        put(image, other, image->written, one);
+    }
+}
+
+static void lose_writes(struct image *image)
+{
+    for (int i = 0; i < 8; i++) {
+        uint64_t block = any_block(image);
+
+        put(image, block, image->was, block);
+    }
+}
+
+/* The content is where another block should be, and not where it should be. */
+static void misdirect_writes(struct image *image)
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t block = any_block(image);
+
+        put(image, any_block(image), image->written, block);
+        put(image, block, image->was, block);
+    }
+}
+
+static void tear_writes(struct image *image)
+{
+    for (int i = 0; i < 8; i++) {
+        uint64_t block = any_block(image);
+        size_t sectors = 1 + random_below(&image->random, BLOCK / SECTOR - 1);
+
+        memcpy(block_of(image->found, block), block_of(image->was, block), sectors * SECTOR);
+    }
+}
+
+static void zero_blocks(struct image *image)
+{
+    for (int i = 0; i < 3; i++) {
+        uint64_t first = any_block(image), blocks = 1 + random_below(&image->random, 5);
+
+        if (first + blocks <= BLOCKS)
+            memset(block_of(image->found, first), 0, blocks * BLOCK);
+    }
+}
+
+static void zero_everything(struct image *image)
+{
+    memset(image->found, 0, BYTES);
+}
+
+static void move_everything(struct image *image)
+{
+    memmove(block_of(image->found, 1), image->written, BYTES - BLOCK);
+}
+
+static void cut_between_blocks(struct image *image)
+{
+    image->size = any_block(image) * BLOCK;
+}
+
+static void cut_inside_a_block(struct image *image)
+{
+    image->size = any_block(image) * BLOCK + 1 + random_below(&image->random, BLOCK - 1);
+}
+
+static void cut_everything(struct image *image)
+{
+    image->size = 0;
+}
+
+/* Cut, and as long as before: zeros at the end. */
+static void cut_and_extend(struct image *image)
+{
+    uint64_t from = random_below(&image->random, BYTES);
+
+    memset(image->found + from, 0, BYTES - from);
+}
+
+/* --- The scene ---------------------------------------------------------------------------------------------------- */
+
+struct scene {
+    const char *fs;
+    const char *path;
+    char log[4300];
+    const char *environment[3];
+    uint64_t log_read;
+};
+
+/* Write the image's blocks that differ from `old` to the medium, and its size. */
+static void put_on_medium(const struct scene *scene, const unsigned char *from, const unsigned char *old, uint64_t size)
+{
+    uint64_t now = size_behind(scene->path);
+
+    if (now != size)
+        truncate_behind(scene->path, size);
+    for (uint64_t block = 0; block * BLOCK < size; block++) {
+        uint64_t offset = block * BLOCK;
+        size_t length = size - offset < BLOCK ? size - offset : BLOCK;
+
+        if (memcmp(from + offset, old + offset, BLOCK) != 0 || offset + length > now)
+            write_behind(scene->path, from + offset, length, offset);
+    }
+}
+
+static bool is_damaged(const struct image *image, uint64_t block)
+{
+    static const unsigned char zeros[BLOCK];
+    uint64_t offset = block * BLOCK;
+    size_t length = offset >= image->size ? 0 : image->size - offset < BLOCK ? image->size - offset : BLOCK;
+
+    /* What is missing of a block counts as zeros. */
+    return memcmp(image->found + offset, image->written + offset, length) != 0 ||
+           memcmp(image->written + offset + length, zeros, BLOCK - length) != 0;
+}
+
+/* The log's new lines name these blocks and no others, each once. */
+static void expect_in_log(struct scene *scene, const char *survey, const char *kind)
+{
+    static char text[BLOCKS * 400];
+    char logged[BLOCKS + 1] = {0};
+    size_t n = read_behind(scene->log, text, sizeof(text) - 1, scene->log_read);
+
+    text[n] = 0;
+    scene->log_read += n;
+    memset(logged, 'v', BLOCKS);
+    for (char *line = strstr(text, "checksum mismatch:"); line; line = strstr(line + 1, "checksum mismatch:")) {
+        char *offset = strstr(line, "offset=");
+
+        ck_assert(offset && strncmp(strchr(offset, ' '), " length=4096 ", 13) == 0);
+        logged[strtoull(offset + 7, NULL, 10) / BLOCK % BLOCKS]++;
+    }
+    for (uint64_t block = 0; block < BLOCKS; block++)
+        ck_assert_msg(logged[block] == (survey[block] == 'E' ? 'v' + 1 : 'v'),
+                      "on %s, %s: block %llu is logged %d times", scene->fs, kind, (unsigned long long)block,
+                      logged[block] - 'v');
+}
+
+static void damage_is_found(struct scene *scene, struct image *image, const char *kind, void (*damage)(struct image *))
+{
+    char expected[BLOCKS + 1] = {0};
+
+    memcpy(image->found, image->written, BYTES);
+    image->size = BYTES;
+    damage(image);
+    put_on_medium(scene, image->found, image->written, image->size);
+    for (uint64_t block = 0; block < BLOCKS; block++)
+        expected[block] = is_damaged(image, block) ? 'E' : 'v';
+    struct answer answer = survey_of(scene->environment, scene->path, BLOCKS);
+
+    ck_assert_msg(strcmp(answer.survey, expected) == 0, "on %s, %s:\n%s instead of\n%s", scene->fs, kind, answer.survey,
+                  expected);
+    expect_in_log(scene, expected, kind);
+    put_on_medium(scene, image->written, image->found, BYTES);
+    memset(expected, 'v', BLOCKS);
+    answer = survey_of(scene->environment, scene->path, BLOCKS);
+    ck_assert_msg(strcmp(answer.survey, expected) == 0, "on %s, healed of %s:\n%s", scene->fs, kind, answer.survey);
+}
+
+/* Both versions of the file are written by a program under the shim. */
+static void write_image(const struct scene *scene, struct image *image)
+{
+    struct actor writer = actor_new(scene->environment);
+
+    actor_opens(&writer, scene->path);
+    actor_writes(&writer, BEFORE, 0, BLOCKS);
+    actor_writes(&writer, NOW, 0, BLOCKS);
+    actor_leaves(&writer);
+    pattern_fill(image->was, BYTES, BEFORE, 0);
+    pattern_fill(image->written, BYTES, NOW, 0);
+    sequence_sleep(10);
+}
+
+static void found_everywhere(const char *kind, void (*damage)(struct image *))
+{
+    static struct image image;
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? test_filesystems(fs) : 0;
+
+    image.random.state = random_run_seed();
+    for (size_t i = 0; i < count; i++) {
+        struct scene scene = {.fs = fs[i].name, .path = path_in(fs[i].path, "file")};
+
+        snprintf(scene.log, sizeof(scene.log), "BOUNCEIO_LOG_FILE=%s.log", scene.path);
+        scene.environment[0] = store_variable(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+        scene.environment[1] = strdup(scene.log);
+        memmove(scene.log, strchr(scene.log, '=') + 1, strlen(strchr(scene.log, '=')));
+        make_file_behind(scene.log, 0, 0);
+        write_image(&scene, &image);
+        for (size_t round = 0; round < rounds(1, 100); round++)
+            damage_is_found(&scene, &image, kind, damage);
+    }
+}
+
+#define FOUND(name, damage)                                                                                            \
+    START_TEST(name)                                                                                                   \
+    {                                                                                                                  \
+        found_everywhere(#name, damage);                                                                               \
+    }                                                                                                                  \
+    END_TEST
+
+FOUND(flipped_bits, flip_bits)
+FOUND(swapped_blocks, swap_blocks)
+FOUND(lost_writes, lose_writes)
+FOUND(misdirected_writes, misdirect_writes)
+FOUND(torn_writes, tear_writes)
+FOUND(zeroed_blocks, zero_blocks)
+FOUND(a_file_of_zeros, zero_everything)
+FOUND(a_file_shifted_by_one_block, move_everything)
+FOUND(a_file_cut_between_blocks, cut_between_blocks)
+FOUND(a_file_cut_inside_a_block, cut_inside_a_block)
+FOUND(an_empty_file, cut_everything)
+FOUND(a_file_cut_and_extended, cut_and_extend)
+
+int main(int argc, char **argv)
+{
+    static const struct support_mode modes[] = {SEQUENCE_MODES, ACTOR_MODE, {NULL, NULL}};
+    const TTest *const tests[] = {flipped_bits,
+                                  swapped_blocks,
+                                  lost_writes,
+                                  misdirected_writes,
+                                  torn_writes,
+                                  zeroed_blocks,
+                                  a_file_of_zeros,
+                                  a_file_shifted_by_one_block,
+                                  a_file_cut_between_blocks,
+                                  a_file_cut_inside_a_block,
+                                  an_empty_file,
+                                  a_file_cut_and_extended,
+                                  NULL};
+
+    return support_main(argc, argv, "corruption", getenv("BOUNCEIO_TEST_FULL") ? 3600 : 120, modes, tests);
+}
