@@ -19,17 +19,11 @@
 
 enum { REPORT_SIZE = 4096, PATH_SIZE = 4096 + 64 };
 
-/* One mapping, shared with every forked child. */
-struct stats_shared {
-    struct stats_shard shards[STATS_SHARDS];
-    _Atomic bool reported; /* the process that loaded the shim has written its report */
-};
-
 static struct stats_shard private_shards[STATS_SHARDS];
 struct stats_shard *stats_shards = private_shards;
 _Thread_local unsigned stats_my_shard;
 
-static struct stats_shared *shared;
+static struct stats_shared *shared;                /* one mapping, shared with every forked child */
 static int loader;                                 /* pid of the process that loaded the shim */
 static struct own_file report_stderr = {.fd = -1}; /* programs close their stderr before they end */
 
@@ -49,6 +43,11 @@ uint64_t stats_get(enum stat_counter counter)
     return sum;
 }
 
+const struct stats_shared *stats_memory(void)
+{
+    return shared;
+}
+
 static bool reports_to_stderr(void)
 {
     return config.stats && strcmp(config.stats, "stderr") == 0;
@@ -61,6 +60,8 @@ void stats_start(void)
         raw(SYS_mmap, NULL, sizeof(struct stats_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!raw_failed(address)) {
         shared = (struct stats_shared *)address;
+        memcpy(shared->magic, STATS_MAGIC, sizeof(shared->magic));
+        shared->counters = STAT_COUNT;
         stats_shards = shared->shards;
     }
     if (reports_to_stderr()) {

@@ -8,6 +8,7 @@
 #define BOUNCEIO_BASE_STATS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* One list: the JSON keys, the fields of struct bounceio_stats (same order), the enum below. */
@@ -43,6 +44,21 @@ enum { STATS_SHARDS = 16 };
 struct stats_shard {
     _Atomic uint64_t counter[STAT_COUNT];
 } __attribute__((aligned(64)));
+
+/*
+ * The counters of a process, as `bounceio stat PID` reads them out of its memory (session_file.stats_address): a reader believes them only if
+ * magic and number of counters are what it knows.
+ */
+#define STATS_MAGIC "BNCESTA"
+struct stats_shared {
+    char magic[8];
+    uint32_t counters;     /* STAT_COUNT */
+    _Atomic bool reported; /* the process that loaded the shim has written its report */
+    struct stats_shard shards[STATS_SHARDS];
+};
+
+/* Where they are; NULL when they could not be mapped. Shared with forked children. */
+const struct stats_shared *stats_memory(void);
 
 /* STATS_SHARDS shards; a private fallback until process_start has mapped the shared ones. */
 extern struct stats_shard *stats_shards;

@@ -77,13 +77,14 @@ struct map_identity {
 
 /*
  * Where the file was when it was last opened, so that `bounceio gc` can find out whether it still exists: hints, never believed
- * without a look. Written without a lock; torn ones lead nowhere.
+ * without a look. Written without a lock: a torn path leads nowhere, a torn handle has a wrong sum.
  */
 enum { LOCATOR_HANDLE_BYTES = 128, LOCATOR_PATH_BYTES = 2048, LOCATOR_OFFSET = 1024 };
 struct map_locator {
     uint32_t handle_bytes; /* name_to_handle_at(2); 0: none */
     int32_t handle_type;
     uint8_t handle[LOCATOR_HANDLE_BYTES];
+    uint64_t handle_sum;           /* of the above; see locator_handle_sum */
     char path[LOCATOR_PATH_BYTES]; /* absolute, NUL-terminated; empty: unknown */
 };
 

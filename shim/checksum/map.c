@@ -15,7 +15,9 @@
 
 #include "base/log.h"
 #include "base/raw.h"
+#include "base/step.h"
 #include "checksum/map_grow.h"
+#include "checksum/map_remove.h"
 #include "checksum/session.h"
 #include "checksum/session_peers.h"
 #include "checksum/store.h"
@@ -25,9 +27,11 @@
 #define IOCTL_SET_FLAGS _IOW('f', 2, long)
 enum { FLAG_NOCOW = 0x00800000, MAGIC_BTRFS = (int)0x9123683E };
 
+enum { OPEN_ATTEMPTS = 10 }; /* each fails only if the map is removed at that very moment */
+
 static const char map_magic[8] = "BNCEMAP";
 
-static void map_name(char name[MAP_NAME_BYTES], const struct map_key *key)
+void map_name(char name[MAP_NAME_BYTES], const struct map_key *key)
 {
     size_t length = 0;
     for (int i = 0; i < 16; i++)
@@ -53,7 +57,7 @@ static void machine_id(uint8_t id[16])
 }
 
 /* FNV-1a, 64 bits: the identity is 88 bytes, and not worth a block's hash. Source: RFC 9923. */
-static uint64_t identity_sum(const struct map_identity *identity)
+uint64_t map_identity_sum(const struct map_identity *identity)
 {
     uint64_t sum = UINT64_C(0xcbf29ce484222325);
     const unsigned char *bytes = (const unsigned char *)identity;
@@ -88,7 +92,7 @@ static void fill_header(struct map_header *header, const struct map_key *key)
     while (identity->map_id == 0)
         if (raw(SYS_getrandom, &identity->map_id, sizeof identity->map_id, 0) != sizeof identity->map_id)
             identity->map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
-    header->identity_sum = identity_sum(identity);
+    header->identity_sum = map_identity_sum(identity);
     header->boot[0] = session_state->boot[0];
     header->boot[1] = session_state->boot[1];
     header->bound_device = key->device;
@@ -137,7 +141,8 @@ static enum header_state check_header(int fd, const struct map_key *key, struct 
         return HEADER_DAMAGED;
     const struct map_identity *identity = &header.identity;
     if (memcmp(identity->magic, map_magic, sizeof map_magic) != 0 || identity->version != FORMAT_VERSION ||
-        identity->block_size != BLOCK_SIZE || header.identity_sum != identity_sum(identity) || identity->map_id == 0)
+        identity->block_size != BLOCK_SIZE || header.identity_sum != map_identity_sum(identity) ||
+        identity->map_id == 0)
         return HEADER_DAMAGED;
     if (identity->inode != key->inode || identity->birth_seconds != key->birth_seconds ||
         identity->birth_nanoseconds != key->birth_nanoseconds ||
@@ -283,6 +288,18 @@ static bool still_has_its_name(int maps, const struct map *map)
            status.st_ino == map->file_inode;
 }
 
+/* Now that our use of it is known, nobody removes it any more; has it been removed before? See map_remove.h. */
+static int check_in(int maps, const struct map *map)
+{
+    STEP("check in");
+    int error = map_turn_take(map->id, false);
+    if (error != 0)
+        return error;
+    error = still_has_its_name(maps, map) ? 0 : -ESTALE;
+    map_turn_end(map->id);
+    return error;
+}
+
 static int open_once(struct map *map, const struct map_key *key, bool create)
 {
     int maps = store_maps_directory();
@@ -306,9 +323,8 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
     map->file_inode = status.st_ino;
     error = attach(map, fd, key);
     raw(SYS_close, fd);
-    /* Now that our use of it is known, nobody removes it any more; has it been removed before? */
-    if (error == 0 && !still_has_its_name(maps, map))
-        error = -ESTALE;
+    if (error == 0)
+        error = check_in(maps, map);
     if (error != 0)
         map_close(map, false);
     return error;
@@ -321,8 +337,10 @@ int map_open(struct map *map, const struct map_key *key, bool create)
     int error = session_open();
     if (error != 0)
         return error;
-    error = open_once(map, key, create);
-    return error == -ESTALE ? open_once(map, key, create) : error;
+    error = -ESTALE;
+    for (int attempt = 0; error == -ESTALE && attempt < OPEN_ATTEMPTS; attempt++)
+        error = open_once(map, key, create);
+    return error;
 }
 
 void map_close(struct map *map, bool gone)
@@ -331,9 +349,8 @@ void map_close(struct map *map, bool gone)
         map_detach_windows(map);
         raw(SYS_munmap, map->header, FORMAT_PAGE + window_bytes(0));
         session_leave_map(map->id);
-        int maps = store_maps_directory();
-        if (gone && maps >= 0 && !session_others_use_map(map->id))
-            raw(SYS_unlinkat, maps, map->name, 0);
+        if (gone)
+            map_remove(map->name, map->id);
     }
     memset(map, 0, sizeof *map);
 }

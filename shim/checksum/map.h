@@ -1,7 +1,7 @@
 /*
  * The map of one inode: its file of checksums, mapped into memory.
  *
- * map_open, map_close, map_cover and map_forget are slow paths, called with the process lock held; they may make system calls on
+ * map_open, map_close and map_cover are slow paths, called with the process lock held; they may make system calls on
  * the store, never on the program's files (but for the identity). The rest is lock-free and async-signal-safe.
  */
 #ifndef BOUNCEIO_CHECKSUM_MAP_H
@@ -40,6 +40,12 @@ struct map {
  * Any thread; async-signal-safe; no lock needed.
  */
 int map_key_of(int fd, struct map_key *key);
+
+/* The name of its map in the store's maps directory. */
+void map_name(char name[MAP_NAME_BYTES], const struct map_key *key);
+
+/* What map_header.identity_sum must be. */
+uint64_t map_identity_sum(const struct map_identity *identity);
 
 /* Is there a map of that name in the store? Opens the store, never creates it. Process lock held. */
 bool map_exists(const struct map_key *key);

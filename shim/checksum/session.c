@@ -13,6 +13,7 @@
 
 #include "base/process.h"
 #include "base/raw.h"
+#include "base/stats.h"
 #include "checksum/session_peers.h"
 #include "checksum/store.h"
 
@@ -59,6 +60,7 @@ static void fill_header(struct session_file *file, unsigned slot, const uint64_t
     file->pid = (uint64_t)raw(SYS_getpid);
     file->started = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
     raw(SYS_prctl, 16 /* PR_GET_NAME */, file->command);
+    file->stats_address = (uint64_t)(uintptr_t)stats_memory();
     file->boot[0] = boot[0];
     file->boot[1] = boot[1];
 }

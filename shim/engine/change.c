@@ -16,6 +16,7 @@
 #include "checksum/session.h"
 #include "checksum/store.h"
 #include "checksum/window.h"
+#include "engine/adopt.h"
 #include "engine/decide.h"
 #include "engine/issue.h"
 #include "engine/landing.h"
@@ -152,7 +153,8 @@ void change_close(struct change *change, bool changed)
                      : truncation ? FLIGHT_TO_END
                                   : blocks_count(change->begin, change->end));
         if (changed && change->last_sum != WORD_UNKNOWN)
-            decide_adopt(&change->view, blocks_first(change->begin), change->last_sum, change->page.base);
+            adopt_blocks(&(struct adoption){.view = &change->view, .room = change->page.base, .trust = true},
+                         blocks_first(change->begin), 1, &change->last_sum);
         if (changed && truncation)
             end_doubts(map, change->begin);
     }

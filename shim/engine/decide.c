@@ -6,19 +6,20 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/process.h"
 #include "base/stats.h"
 #include "bounce/pool.h"
 #include "checksum/question.h"
 #include "checksum/window.h"
+#include "engine/adopt.h"
 #include "engine/issue.h"
 #include "engine/report.h"
 #include "files/reader.h"
 
 enum { ROUNDS = 3 };
 
-ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait)
+ssize_t decide_read_blocks(const struct fd_view *view, uint64_t first, uint64_t blocks, char *data, bool nowait)
 {
+    const size_t bytes = blocks * BLOCK_SIZE;
     int fd = view->fd;
     if (!(view->flags & FD_READABLE)) {
         if (nowait)
@@ -27,10 +28,15 @@ ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page
         if (fd < 0)
             return fd;
     }
-    ssize_t length = issue_read(fd, page, BLOCK_SIZE, (int64_t)(block * BLOCK_SIZE), nowait ? RWF_NOWAIT : 0);
+    ssize_t length = issue_read(fd, data, bytes, (int64_t)(first * BLOCK_SIZE), nowait ? RWF_NOWAIT : 0);
     if (length >= 0)
-        memset(page + length, 0, (size_t)(BLOCK_SIZE - length));
+        memset(data + length, 0, bytes - (size_t)length);
     return length;
+}
+
+ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait)
+{
+    return decide_read_blocks(view, block, 1, page, nowait);
 }
 
 /* Is the map's word on this file not to be trusted any more? `self`: the caller's own in-flight entry. */
@@ -47,35 +53,16 @@ static bool map_is_doubtful(const struct fd_view *view, int self)
     return true;
 }
 
-static void count_adopted(const struct fd_view *view, uint64_t block)
+/* @return DECIDED_RECOVERED or DECIDED_OUTSIDE */
+static enum decision count_adopted(const struct fd_view *view, uint64_t block)
 {
     if (atomic_load(&view->file->map.header->flags) & MAP_SUSPECT) {
         stats_add(STAT_recovered_blocks, 1);
         report_recovered(view->fd, block);
-    } else {
-        stats_add(STAT_changed_outside, 1);
+        return DECIDED_RECOVERED;
     }
-}
-
-void decide_adopt(const struct fd_view *view, uint64_t block, uint64_t sum, char *page)
-{
-    struct map *map = &view->file->map;
-    struct announcement announcement;
-    if (!map_covers(map, block, 1)) {
-        uint64_t saved;
-        process_lock(&saved);
-        int error = map_cover(map, block, 1);
-        process_unlock(&saved);
-        if (error != 0)
-            return;
-    }
-    announce_open(&announcement, map, block, 1, FLIGHT_ADOPTION, TRANSPORT_BLOCKING, false);
-    announce_sums(&announcement, block, 1, &sum);
-    if (decide_read_block(view, block, page, false) >= 0 && block_sum(page, block) == sum)
-        announce_publish(&announcement, block, 1);
-    else
-        announce_forget(&announcement, block, 1);
-    announce_close(&announcement);
+    stats_add(STAT_changed_outside, 1);
+    return DECIDED_OUTSIDE;
 }
 
 /* One round of question and answer. `page` holds the block as re-read. */
@@ -100,9 +87,8 @@ static enum decision act_on_mismatch(const struct fd_view *view, uint64_t block,
         report_mismatch(view->fd, block, expected, found);
         return DECIDED_DAMAGED;
     }
-    count_adopted(view, block);
-    decide_adopt(view, block, found, page);
-    return DECIDED_UNVERIFIED;
+    adopt_blocks(&(struct adoption){.view = view, .room = page, .trust = true}, block, 1, &found);
+    return count_adopted(view, block);
 }
 
 static enum decision decide_with(const struct fd_view *view, const struct block_part *part, bool nowait, char *page)

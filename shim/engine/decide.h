@@ -15,9 +15,10 @@
 #include "files/descriptor.h"
 
 /*
- * Read one block of the view's file into `page`, padded with zeros beyond the end of the file. For a write-only descriptor there is
+ * Read blocks of the view's file into `data`, padded with zeros beyond the end of the file. For a write-only descriptor there is
  * another one to read by, where that is permitted (never under NOWAIT). @return bytes read before the padding, or -errno (-EAGAIN under NOWAIT).
  */
+ssize_t decide_read_blocks(const struct fd_view *view, uint64_t first, uint64_t blocks, char *data, bool nowait);
 ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page, bool nowait);
 
 /* The part of a block that a reader is about to hand to the program. */
@@ -30,7 +31,9 @@ struct block_part {
 
 enum decision {
     DECIDED_GOOD,
-    DECIDED_UNVERIFIED, /* nothing usable is recorded, or what was recorded no longer holds and has been adopted */
+    DECIDED_UNVERIFIED, /* nothing usable is recorded */
+    DECIDED_RECOVERED,  /* what was recorded did not survive an unclean stop; what is there has been adopted */
+    DECIDED_OUTSIDE,    /* likewise, of a file that was changed without the shim */
     DECIDED_DAMAGED,    /* reported */
     DECIDED_LATER,      /* under NOWAIT: it would take a wait */
     DECIDED_UNREADABLE, /* it could not be read again: what was read first differs from what is recorded */
@@ -45,11 +48,5 @@ enum decision decide_block(const struct fd_view *view, const struct block_part *
  */
 int decide_edge(const struct fd_view *view, const struct announcement *announcement, struct edge *edge, char *page,
                 bool nowait);
-
-/*
- * Give a block of which nothing, or nothing valid, is known the checksum of its present content: announce `sum`, read again, publish if
- * it is still that. `page`: scratch. Makes the map cover the block if need be.
- */
-void decide_adopt(const struct fd_view *view, uint64_t block, uint64_t sum, char *page);
 
 #endif

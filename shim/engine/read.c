@@ -124,7 +124,7 @@ static bool read_in_place(const struct part *part, ssize_t *result)
     if (file_has_map(view->file)) {
         if (*result % BLOCK_SIZE != 0)
             return false; /* the file ends inside a block, which is summed with zeros behind it */
-        if (verify_in_place(view, memory, part->offset, (size_t)*result) != 0) {
+        if (verify_in_place(view, memory, part->offset, (size_t)*result, is_nowait(part)) != 0) {
             stats_add(STAT_suspicions, 1);
             atomic_fetch_add_explicit(&view->file->suspicions, 1, memory_order_relaxed);
             return false;

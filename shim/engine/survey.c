@@ -20,7 +20,7 @@ enum { SURVEY_PIECE = 1 << 20 };
 static void add_tally(struct bounceio_verify_result *result, const struct tally *tally)
 {
     result->verified += tally->verified;
-    result->unverified += tally->unverified;
+    result->unverified += tally->unverified + tally->recovered + tally->outside;
     result->mismatched += tally->damaged;
     result->blocks = result->verified + result->unverified + result->mismatched;
 }

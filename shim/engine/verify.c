@@ -10,6 +10,7 @@
 #include "base/stats.h"
 #include "bounce/pool.h"
 #include "checksum/question.h"
+#include "engine/adopt.h"
 #include "engine/decide.h"
 #include "engine/report.h"
 
@@ -17,27 +18,21 @@ enum { BATCH = 16 };
 
 static void count(const struct tally *tally)
 {
+    const uint64_t unverified = tally->unverified + tally->recovered + tally->outside;
     if (tally->verified)
         stats_add(STAT_blocks_verified, tally->verified);
-    if (tally->unverified)
-        stats_add(STAT_blocks_unverified, tally->unverified);
+    if (unverified)
+        stats_add(STAT_blocks_unverified, unverified);
 }
 
-/* Nothing usable is recorded. With BOUNCEIO_ADOPT a block that nobody writes takes the checksum it was read with. */
-static void meet_unverified(const struct readout *readout, uint64_t block, uint64_t sum)
+/* Blocks of unknown checksum were met. With BOUNCEIO_ADOPT they take, unless somebody writes them, the one that they were read with. */
+static void meet_unknown(const struct fd_view *view, uint64_t first, uint64_t blocks, const uint64_t *sums, bool nowait)
 {
-    uint64_t run;
-    const struct map *map = &readout->view->file->map;
-    if (!config.adopt || readout->nowait || !readout->certain)
+    struct extent pages;
+    if (!config.adopt || nowait || pool_take(&pages, blocks * BLOCK_SIZE, false) != 0)
         return;
-    struct block_words *words = map_words(map, block, &run);
-    if (words && (atomic_load(&words->current) != WORD_UNKNOWN || atomic_load(&words->pending) != WORD_IDLE))
-        return;
-    struct extent page;
-    if (pool_take(&page, BLOCK_SIZE, false) != 0)
-        return;
-    decide_adopt(readout->view, block, sum, page.base);
-    pool_give(&page);
+    adopt_blocks(&(struct adoption){.view = view, .room = pages.base}, first, blocks, sums);
+    pool_give(&pages);
 }
 
 static void settle(const struct readout *readout, const struct block_part *part, uint64_t sum, struct tally *tally)
@@ -48,7 +43,6 @@ static void settle(const struct readout *readout, const struct block_part *part,
         return;
     case VERDICT_UNVERIFIED:
         tally->unverified++;
-        meet_unverified(readout, part->block, sum);
         return;
     default:
         break;
@@ -64,6 +58,12 @@ static void settle(const struct readout *readout, const struct block_part *part,
     case DECIDED_UNVERIFIED:
         tally->unverified++;
         break;
+    case DECIDED_RECOVERED:
+        tally->recovered++;
+        break;
+    case DECIDED_OUTSIDE:
+        tally->outside++;
+        break;
     case DECIDED_DAMAGED:
         tally->damaged++;
         break;
@@ -76,21 +76,43 @@ static void settle(const struct readout *readout, const struct block_part *part,
     }
 }
 
+/* Settle, remember the checksum, adopt: blocks that lie one after the other in our memory. */
+static void settle_batch(const struct readout *readout, uint64_t first, uint64_t blocks, char *data,
+                         struct tally *tally)
+{
+    uint64_t here[BATCH];
+    uint64_t *sums = readout->sums ? readout->sums + (first - (uint64_t)readout->offset / BLOCK_SIZE) : here;
+    uint64_t unverified = tally->unverified;
+    block_sums(&(struct block_sums){.data = data, .blocks = blocks, .first = first, .sums = sums});
+    for (uint64_t i = 0; i < blocks; i++)
+        settle(readout, &(struct block_part){.block = first + i, .bytes = data + i * BLOCK_SIZE, .length = BLOCK_SIZE},
+               sums[i], tally);
+    if (tally->unverified != unverified && readout->certain)
+        meet_unknown(readout->view, first, blocks, sums, readout->nowait);
+}
+
 static void settle_whole(const struct readout *readout, uint64_t first, uint64_t blocks, struct tally *tally)
 {
-    uint64_t sums[BATCH];
     char *data = readout->data + ((int64_t)(first * BLOCK_SIZE) - readout->offset);
     while (blocks > 0) {
         uint64_t batch = blocks < BATCH ? blocks : BATCH;
-        block_sums(&(struct block_sums){.data = data, .blocks = batch, .first = first, .sums = sums});
-        for (uint64_t i = 0; i < batch; i++)
-            settle(readout,
-                   &(struct block_part){.block = first + i, .bytes = data + i * BLOCK_SIZE, .length = BLOCK_SIZE},
-                   sums[i], tally);
+        settle_batch(readout, first, batch, data, tally);
         first += batch;
         blocks -= batch;
         data += batch * BLOCK_SIZE;
     }
+}
+
+/* One block, whole in the scratch page, of which the reader gets a part. */
+static void settle_one(const struct readout *readout, const struct block_part *part, struct tally *tally)
+{
+    uint64_t sum = block_sum(readout->scratch, part->block);
+    uint64_t unverified = tally->unverified;
+    if (readout->sums)
+        readout->sums[part->block - (uint64_t)readout->offset / BLOCK_SIZE] = sum;
+    settle(readout, part, sum, tally);
+    if (tally->unverified != unverified && readout->certain)
+        meet_unknown(readout->view, part->block, 1, &sum, readout->nowait);
 }
 
 /* The last block of the file, from its beginning: summed as if padded with zeros. */
@@ -98,7 +120,7 @@ static void settle_last(const struct readout *readout, struct block_part *part, 
 {
     memcpy(readout->scratch, part->bytes, part->length);
     memset(readout->scratch + part->length, 0, BLOCK_SIZE - part->length);
-    settle(readout, part, block_sum(readout->scratch, part->block), tally);
+    settle_one(readout, part, tally);
 }
 
 /* A block of which only a part was read: read it whole. Its verified bytes are handed out. */
@@ -115,7 +137,7 @@ static void settle_part(const struct readout *readout, struct block_part *part, 
         return;
     }
     memcpy(part->bytes, readout->scratch + part->begin, part->length);
-    settle(readout, part, block_sum(readout->scratch, part->block), tally);
+    settle_one(readout, part, tally);
 }
 
 void verify_and_count(const struct readout *readout, struct tally *tally)
@@ -158,7 +180,7 @@ int verify_readout(const struct readout *readout)
     return tally.damaged > 0 ? report_policy() : 0;
 }
 
-int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length)
+int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length, bool nowait)
 {
     struct tally tally = {0};
     uint64_t sums[BATCH];
@@ -167,7 +189,7 @@ int verify_in_place(const struct fd_view *view, const void *data, int64_t offset
     if (map_is_behind(&view->file->map))
         return -EAGAIN;
     for (uint64_t done = 0; done < blocks; done += BATCH, bytes += BATCH * BLOCK_SIZE) {
-        uint64_t batch = blocks - done < BATCH ? blocks - done : BATCH;
+        uint64_t batch = blocks - done < BATCH ? blocks - done : BATCH, unverified = tally.unverified;
         struct block_sums work = {.data = bytes, .blocks = batch, .first = first + done, .sums = sums};
         if (block_sums_of_user(&work) != 0)
             return -EAGAIN;
@@ -182,6 +204,9 @@ int verify_in_place(const struct fd_view *view, const void *data, int64_t offset
             default:
                 return -EAGAIN;
             }
+        /* The caller may be changing the bytes, but what is adopted is read again. */
+        if (tally.unverified != unverified)
+            meet_unknown(view, first + done, batch, sums, nowait);
     }
     count(&tally);
     return 0;

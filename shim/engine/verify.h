@@ -18,13 +18,16 @@ struct readout {
     bool at_end;  /* the file ended there: the read was short */
     bool certain; /* the offset is known; if not, a difference proves nothing */
     bool nowait;
-    char *scratch; /* one page, if offset or length is not a multiple of BLOCK_SIZE, or the read was short */
+    char *scratch;  /* one page, if offset or length is not a multiple of BLOCK_SIZE, or the read was short */
+    uint64_t *sums; /* NULL, or room for one for each block that the bytes touch: their checksums as they were read */
 };
 
 /* What became of the blocks that were looked at. */
 struct tally {
     uint64_t verified;
     uint64_t unverified;
+    uint64_t recovered; /* adopted: what was recorded did not survive an unclean stop */
+    uint64_t outside;   /* adopted: the file was changed without the shim */
     uint64_t damaged;
     bool later; /* under NOWAIT: some block could not be decided without a wait */
     int error;  /* -EIO: some block differed, and could not be read again to find out why */
@@ -41,9 +44,10 @@ void verify_and_count(const struct readout *readout, struct tally *tally);
 int verify_readout(const struct readout *readout);
 
 /*
- * Verify whole blocks lying in the caller's own memory. @return 0; -EAGAIN: a block differs, and the request is to be made again through
+ * Verify whole blocks lying in the caller's own memory; with BOUNCEIO_ADOPT, and not `nowait`, those of unknown checksum are
+ * adopted. @return 0; -EAGAIN: a block differs, and the request is to be made again through
  * pages before anybody is told.
  */
-int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length);
+int verify_in_place(const struct fd_view *view, const void *data, int64_t offset, size_t length, bool nowait);
 
 #endif

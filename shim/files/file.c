@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "checksum/locator.h"
 #include "files/reader.h"
 
 enum { BUCKETS = 4096 };
@@ -92,8 +93,8 @@ static bool open_map(struct file *file, int fd, bool create)
         return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == file->inode;
     if (map_key_of(fd, &key) != 0 || key.device != file->device || key.inode != file->inode)
         return false;
-    if (config.store)
-        map_open(&file->map, &key, create);
+    if (config.store && map_open(&file->map, &key, create) == 0)
+        locator_note(&file->map, fd);
     return true;
 }
 

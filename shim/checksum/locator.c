@@ -1,0 +1,78 @@
+/* See locator.h. */
+#include "checksum/locator.h"
+
+#include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/raw.h"
+#include "bounce/pool.h"
+
+/* FNV-1a, 64 bits. Source: RFC 9923. */
+uint64_t locator_handle_sum(const struct map_locator *locator)
+{
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
+    const unsigned char *bytes = (const unsigned char *)locator;
+    for (size_t i = 0; i < offsetof(struct map_locator, handle_sum); i++)
+        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return sum;
+}
+
+static void note_handle(struct map_locator *locator, int fd)
+{
+    struct {
+        struct file_handle head;
+        uint8_t bytes[LOCATOR_HANDLE_BYTES];
+    } handle = {.head = {.handle_bytes = LOCATOR_HANDLE_BYTES}};
+    int mount;
+    struct map_locator now = {.handle_bytes = 0};
+    if (raw(SYS_name_to_handle_at, fd, "", &handle, &mount, AT_EMPTY_PATH) != 0)
+        return; /* a file system without handles */
+    now.handle_bytes = handle.head.handle_bytes;
+    now.handle_type = handle.head.handle_type;
+    memcpy(now.handle, handle.head.f_handle, now.handle_bytes);
+    now.handle_sum = locator_handle_sum(&now);
+    const size_t length = offsetof(struct map_locator, path);
+    if (memcmp(locator, &now, length) != 0)
+        memcpy(locator, &now, length);
+}
+
+/* Does `path`, which ends like that of a deleted file, lead to the file all the same? */
+static bool leads_to(const char *path, const struct stat *file)
+{
+    struct stat status;
+    return raw(SYS_newfstatat, AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_dev == file->st_dev &&
+           status.st_ino == file->st_ino;
+}
+
+static void note_path(struct map_locator *locator, int fd, const struct stat *file)
+{
+    static const char deleted[] = " (deleted)";
+    const size_t suffix = sizeof deleted - 1;
+    struct extent page;
+    char link[32];
+    if (pool_take(&page, POOL_PAGE, false) != 0)
+        return;
+    char *path = page.base;
+    log_format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = raw(SYS_readlinkat, AT_FDCWD, link, path, POOL_PAGE - 1);
+    if (length > 0 && length < LOCATOR_PATH_BYTES && path[0] == '/') {
+        path[length] = '\0';
+        bool ends = (size_t)length > suffix && strcmp(path + length - suffix, deleted) == 0;
+        if (strcmp(path, locator->path) != 0 && (!ends || leads_to(path, file)))
+            memcpy(locator->path, path, (size_t)length + 1);
+    }
+    pool_give(&page);
+}
+
+void locator_note(const struct map *map, int fd)
+{
+    struct stat status;
+    if (!map_is_usable(map) || fstat(fd, &status) != 0 || status.st_nlink == 0)
+        return;
+    struct map_locator *locator = map_locator(map);
+    note_handle(locator, fd);
+    note_path(locator, fd, &status);
+}

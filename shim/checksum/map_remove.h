@@ -1,0 +1,36 @@
+/*
+ * Removing a map: by the last user of a deleted file, `bounceio forget` and `bounceio gc`.
+ *
+ * The map's byte in the lock file is its turn. Why a map that somebody opens at that very moment is never removed under him:
+ *
+ *   opener   opens the file by name; registers its use (session_use_map); takes the turn, shared with other openers; looks whether the name
+ *            still leads to that file; ends its turn. If not: leaves, and starts over
+ *   remover  takes the turn alone; looks whether any live session uses the map: then it stops; unlinks the name; ends its turn
+ *
+ * The two turns exclude each other. If the opener's comes first, its use was registered before, and the remover sees it. If the remover's
+ * comes first, the name is gone when the opener looks. Nothing is ever put back, so nobody can have made a second map meanwhile. A process that
+ * dies loses its turn; one that is stopped in the middle of a removal (its signals are blocked: by SIGSTOP, a few microseconds long) costs openers
+ * 100 ms and their checksums, which the file's times tell later.
+ *
+ * Space of a map that is no longer needed is given back under the same turn, and for the same reason.
+ */
+#ifndef BOUNCEIO_CHECKSUM_MAP_REMOVE_H
+#define BOUNCEIO_CHECKSUM_MAP_REMOVE_H
+
+#include "checksum/map.h"
+
+/*
+ * The map's turn. Process lock held. `alone`: one try. Shared: tries for 100 ms; file systems without locks are let pass.
+ * @return 0; -EAGAIN when somebody else has it; another -errno when turns cannot be had here.
+ */
+int map_turn_take(uint64_t map_id, bool alone);
+void map_turn_end(uint64_t map_id);
+
+/*
+ * Remove the map `name` whose id is `map_id`. Process lock held; a session must be open.
+ * @return 0; -EBUSY while a live session uses it, this one included; -EAGAIN when it is not our turn; -ENOENT; -ESTALE when the name leads
+ * to another map; another -errno.
+ */
+int map_remove(const char *name, uint64_t map_id);
+
+#endif

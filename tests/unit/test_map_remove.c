@@ -1,0 +1,189 @@
+/* Removing maps, against sessions that use them and sessions that open them at that moment. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/process.h"
+#include "checksum/map_remove.h"
+#include "checksum/session.h"
+#include "support/map_fixture.h"
+#include "support/support.h"
+
+enum { ROUNDS = 3000 };
+
+static struct map_fixture fixture;
+
+static int locked_map_remove(const char *name, uint64_t id)
+{
+    uint64_t saved;
+    process_lock(&saved);
+    int error = map_remove(name, id);
+    process_unlock(&saved);
+    return error;
+}
+
+static bool is_there(const struct map *map)
+{
+    struct stat status;
+    return stat(map_fixture_map_path(&fixture, map), &status) == 0 && status.st_ino == map->file_inode;
+}
+
+START_TEST(map_that_nobody_uses_is_removed)
+{
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    ck_assert(is_there(&was));
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), 0);
+    ck_assert(!is_there(&was));
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), -ENOENT);
+}
+END_TEST
+
+START_TEST(map_that_this_session_uses_stays)
+{
+    map_fixture_new(&fixture, 1);
+    ck_assert_int_eq(locked_map_remove(fixture.map.name, fixture.map.id), -EBUSY);
+    ck_assert(is_there(&fixture.map));
+}
+END_TEST
+
+static bool use_the_map(struct peer *peer, void *argument)
+{
+    (void)argument;
+    map_fixture_reopen(&fixture);
+    peer_pause(peer);
+    return is_there(&fixture.map);
+}
+
+START_TEST(map_that_another_session_uses_stays)
+{
+    struct peer peer;
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    peer_start(&peer, use_the_map, NULL);
+    peer_reach(&peer);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), -EBUSY);
+    peer_continue(&peer);
+    peer_end(&peer);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), 0);
+}
+END_TEST
+
+START_TEST(map_whose_user_died_is_removed)
+{
+    struct peer peer;
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    peer_start(&peer, use_the_map, NULL);
+    peer_reach(&peer);
+    peer_kill(&peer);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), 0);
+}
+END_TEST
+
+START_TEST(newer_map_of_the_same_name_stays)
+{
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), 0);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), 0);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), -ESTALE);
+    ck_assert(is_there(&fixture.map));
+}
+END_TEST
+
+/* Open, look whether the name leads to what was opened, close: as fast as it goes. */
+static bool open_again_and_again(struct peer *peer, void *argument)
+{
+    (void)argument;
+    (void)peer;
+    for (int i = 0; i < ROUNDS; i++) {
+        struct map map = {0};
+        if (locked_map_open(&map, &fixture.key, true) != 0)
+            continue; /* removed ten times in a row, or the turn was not to be had: no map is not a wrong one */
+        bool good = is_there(&map);
+        locked_map_close(&map, false);
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+static uint64_t id_now(const char *name)
+{
+    struct map_identity identity = {.map_id = 0};
+    int fd = open(path_in(path_in(fixture.store, "maps"), name), O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ck_assert_int_eq(pread(fd, &identity, sizeof identity, 0), sizeof identity);
+        close(fd);
+    }
+    return identity.map_id;
+}
+
+START_TEST(map_is_never_removed_under_who_opens_it)
+{
+    struct peer peers[2];
+    unsigned removed = 0;
+    map_fixture_prepare(&fixture);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), 0);
+    char name[MAP_NAME_BYTES];
+    strcpy(name, fixture.map.name);
+    locked_map_close(&fixture.map, false);
+    for (int i = 0; i < 2; i++)
+        peer_start(&peers[i], open_again_and_again, NULL);
+    const struct timespec begin = {.tv_sec = time(NULL)};
+    while (removed < 300 && time(NULL) < begin.tv_sec + 3) {
+        removed += locked_map_remove(name, id_now(name)) == 0;
+    }
+    for (int i = 0; i < 2; i++)
+        peer_end(&peers[i]);
+    ck_assert_uint_gt(removed, 0);
+}
+END_TEST
+
+static bool hold_the_turn(struct peer *peer, void *argument)
+{
+    uint64_t saved;
+    process_lock(&saved);
+    bool taken = session_open() == 0 && map_turn_take(*(uint64_t *)argument, true) == 0;
+    process_unlock(&saved);
+    peer_pause(peer);
+    return taken;
+}
+
+START_TEST(stopped_remover_costs_others_a_moment_and_their_checksums)
+{
+    struct peer peer;
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    peer_start(&peer, hold_the_turn, &was.id);
+    peer_reach(&peer);
+    ck_assert_int_eq(locked_map_remove(was.name, was.id), -EAGAIN);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), -EAGAIN);
+    peer_kill(&peer);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), 0);
+    ck_assert_uint_eq(fixture.map.id, was.id);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    const TTest *const tests[] = {map_that_nobody_uses_is_removed,
+                                  map_that_this_session_uses_stays,
+                                  map_that_another_session_uses_stays,
+                                  map_whose_user_died_is_removed,
+                                  newer_map_of_the_same_name_stays,
+                                  map_is_never_removed_under_who_opens_it,
+                                  stopped_remover_costs_others_a_moment_and_their_checksums,
+                                  NULL};
+    return support_main(argc, argv, "map_remove", 30, NULL, tests);
+}
