@@ -146,6 +146,7 @@ static const struct variable {
     {"ADOPT", read_flag, &config.adopt, "0 1", "0"},
     {"STATS", read_path, &config.stats, "stderr", "no report"},
     {"DISABLE", read_flag, &config.disable, "0 1", "0"},
+    {"TEST_SWEEP_MS", read_size, &config.test_sweep_ms, NULL, "the usual interval"},
 };
 
 static const char variable_prefix[] = "BOUNCEIO_";

@@ -29,6 +29,7 @@ struct config {
     size_t pool_max; /* bytes of address space reserved; a multiple of 2 MiB */
     bool
         store_unknown; /* store is NULL for want of a home directory: worth a warning when a map would first be needed */
+    size_t test_sweep_ms; /* for tests: milliseconds between sweeps of DIRTY regions; 0: as usual */
     bool detect;
     bool adopt;
     bool disable;

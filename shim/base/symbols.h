@@ -35,6 +35,8 @@
     X(int, dup, (int fd), (fd), SYS_dup)                                                                               \
     X(int, dup3, (int fd, int number, int flags), (fd, number, flags), SYS_dup3)                                       \
     X(int, close_range, (unsigned first, unsigned last, int flags), (first, last, flags), SYS_close_range)             \
+    X(int, fsync, (int fd), (fd), SYS_fsync)                                                                           \
+    X(int, fdatasync, (int fd), (fd), SYS_fdatasync)                                                                   \
     X(int, truncate, (const char *path, off_t length), (path, length), SYS_truncate)                                   \
     X(int, ftruncate, (int fd, off_t length), (fd, length), SYS_ftruncate)                                             \
     X(int, fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length), SYS_fallocate)       \

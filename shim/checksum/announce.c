@@ -62,6 +62,13 @@ static bool take_pending(const struct announcement *announcement, uint64_t block
     }
 }
 
+/* Whoever else is there may be dead: the next blocking request looks. */
+static void count_contended(const struct announcement *announcement, uint64_t blocks)
+{
+    stats_add(STAT_contended_blocks, blocks);
+    atomic_store_explicit(&announcement->map->met, true, memory_order_relaxed);
+}
+
 void announce_sums(const struct announcement *announcement, uint64_t first, uint64_t blocks, const uint64_t *sums)
 {
     uint64_t run, end = first + blocks, contended = 0;
@@ -73,7 +80,7 @@ void announce_sums(const struct announcement *announcement, uint64_t first, uint
                 contended++;
     }
     if (contended)
-        stats_add(STAT_contended_blocks, contended);
+        count_contended(announcement, contended);
 }
 
 static void forget_block(struct block_words *words)
@@ -142,7 +149,7 @@ void edge_announce(const struct announcement *announcement, struct edge *edge, u
     *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run)};
     edge->sole = take_pending(announcement, block, &edge->words->pending, WORD_CONTENDED + 1);
     if (!edge->sole)
-        stats_add(STAT_contended_blocks, 1);
+        count_contended(announcement, 1);
     STEP("load current");
     edge->base = atomic_load(&edge->words->current);
 }
@@ -153,7 +160,7 @@ void edge_announce_whole(const struct announcement *announcement, struct edge *e
     *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run), .whole = true};
     edge->sole = take_pending(announcement, block, &edge->words->pending, sum);
     if (!edge->sole)
-        stats_add(STAT_contended_blocks, 1);
+        count_contended(announcement, 1);
 }
 
 void edge_downgrade(struct edge *edge, uint64_t sum)

@@ -6,6 +6,7 @@
 #include "base/stats.h"
 #include "base/step.h"
 #include "checksum/session_peers.h"
+#include "checksum/window.h"
 
 static _Thread_local unsigned hint __attribute__((tls_model("initial-exec")));
 
@@ -44,6 +45,7 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
         atomic_store_explicit(&flight->map_id, map_id, memory_order_relaxed);
         atomic_store_explicit(&flight->first, first, memory_order_relaxed);
         atomic_store_explicit(&flight->blocks, blocks, memory_order_relaxed);
+        atomic_store_explicit(&flight->entered, window_now(), memory_order_relaxed);
         uint64_t ready = (state & ~UINT64_C(0xffff)) | (uint64_t)transport << 8 | (uint64_t)kind;
         /* Sequentially consistent: before any compare-and-swap of a pending word. Pairs with `look`. */
         atomic_store(&flight->state, ready);
@@ -68,33 +70,57 @@ void flight_leave(int entry)
     atomic_store_explicit(&flight->state, ((state & ~UINT64_C(0xffff)) + FLIGHT_SEQUENCE), memory_order_release);
 }
 
-/* What a look wants to find. */
+/* What a look wants to find: a request over some block of a range. */
 struct look {
     uint64_t map_id;
-    uint64_t block;
-    bool any_block;
+    uint64_t first, blocks;
     unsigned kinds; /* bit mask of flight_kind */
     const struct flight *except;
+    const struct flight_dead *dead; /* sessions whose requests do not count, or NULL */
 };
 
-static bool entry_matches(const struct flight *flight, const struct look *look)
+static bool ranges_meet(uint64_t first, uint64_t blocks, uint64_t other_first, uint64_t other_blocks)
+{
+    return first < other_first ? other_first - first < blocks : first - other_first < other_blocks;
+}
+
+static bool entry_matches(const struct flight *flight, const struct look *look, bool ignore_blocking)
 {
     if (flight == look->except)
         return false;
+    struct flight_seen seen;
+    return flight_read(flight, &seen) && (look->kinds >> seen.kind & 1) && seen.map_id == look->map_id &&
+           ranges_meet(look->first, look->blocks, seen.first, seen.blocks) &&
+           !(ignore_blocking && (seen.transport != TRANSPORT_URING || look->dead->uring_is_over));
+}
+
+bool flight_read(const struct flight *flight, struct flight_seen *seen)
+{
     uint64_t state = atomic_load(&flight->state);
     for (;;) {
         unsigned kind = state & 0xff;
-        if (kind > FLIGHT_SETTLER || !(look->kinds >> kind & 1))
+        if (kind <= FLIGHT_FILLING || kind > FLIGHT_SETTLER)
             return false;
-        uint64_t map_id = atomic_load_explicit(&flight->map_id, memory_order_acquire);
-        uint64_t first = atomic_load_explicit(&flight->first, memory_order_acquire);
-        uint64_t blocks = atomic_load_explicit(&flight->blocks, memory_order_acquire);
+        *seen = (struct flight_seen){
+            .state = state,
+            .kind = (enum flight_kind)kind,
+            .transport = (enum flight_transport)(state >> 8 & 0xff),
+            /* Acquire: before the second load of the state. */
+            .map_id = atomic_load_explicit(&flight->map_id, memory_order_acquire),
+            .first = atomic_load_explicit(&flight->first, memory_order_acquire),
+            .blocks = atomic_load_explicit(&flight->blocks, memory_order_acquire),
+            .entered = atomic_load_explicit(&flight->entered, memory_order_acquire),
+        };
         uint64_t again = atomic_load(&flight->state);
         if (again == state)
-            return map_id == look->map_id &&
-                   (look->any_block || (look->block >= first && look->block - first < blocks));
+            return true;
         state = again;
     }
+}
+
+static bool is_dead(const struct flight_dead *dead, unsigned slot)
+{
+    return dead && (dead->slots[slot / 64] >> slot % 64 & 1);
 }
 
 static bool look(const struct look *look, bool nowait)
@@ -109,11 +135,12 @@ static bool look(const struct look *look, bool nowait)
         }
         if (!session_peer_counts(file))
             continue;
-        if (atomic_load(&file->flights_beyond) > 0)
+        bool ignore = is_dead(look->dead, slot);
+        if (!ignore && atomic_load(&file->flights_beyond) > 0 && session_lists_map(file, look->map_id))
             return true;
         uint64_t high = atomic_load(&file->flights_high);
         for (uint64_t i = 0; i < high && i < SESSION_FLIGHTS; i++)
-            if (entry_matches(&file->flights[i], look))
+            if (entry_matches(&file->flights[i], look, ignore))
                 return true;
     }
     return false;
@@ -132,17 +159,31 @@ static const struct flight *own_entry(int entry)
 
 bool flight_others_over(uint64_t map_id, uint64_t block, int self, bool nowait)
 {
-    return look(&(struct look){.map_id = map_id, .block = block, .kinds = KINDS_ALL, .except = own_entry(self)},
-                nowait);
+    const struct look all = {
+        .map_id = map_id, .first = block, .blocks = 1, .kinds = KINDS_ALL, .except = own_entry(self)};
+    return look(&all, nowait);
+}
+
+bool flight_living_over(uint64_t map_id, uint64_t block, int self, const struct flight_dead *dead)
+{
+    const struct look living = {
+        .map_id = map_id, .first = block, .blocks = 1, .kinds = KINDS_ALL, .except = own_entry(self), .dead = dead};
+    return look(&living, false);
 }
 
 bool flight_mutator_covers(uint64_t map_id, uint64_t block, bool nowait)
 {
-    return look(&(struct look){.map_id = map_id, .block = block, .kinds = 1 << FLIGHT_MUTATOR}, nowait);
+    return look(&(struct look){.map_id = map_id, .first = block, .blocks = 1, .kinds = 1 << FLIGHT_MUTATOR}, nowait);
+}
+
+bool flight_any_in(uint64_t map_id, uint64_t first, uint64_t blocks)
+{
+    return look(&(struct look){.map_id = map_id, .first = first, .blocks = blocks, .kinds = KINDS_ALL}, false);
 }
 
 bool flight_writers_of(uint64_t map_id, int self)
 {
-    return look(&(struct look){.map_id = map_id, .any_block = true, .kinds = KINDS_WRITING, .except = own_entry(self)},
-                false);
+    const struct look writers = {
+        .map_id = map_id, .blocks = UINT64_MAX, .kinds = KINDS_WRITING, .except = own_entry(self)};
+    return look(&writers, false);
 }

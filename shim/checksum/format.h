@@ -54,6 +54,7 @@ enum {
 #define REGION_SUSPECT (UINT64_C(1) << 2) /* the machine stopped while it was DIRTY: mismatches are adopted */
 #define REGION_TOUCHED (UINT64_C(1) << 3) /* written since the last sweep: too busy to be cleared */
 #define REGION_UNIT(unit) (UINT64_C(1) << (8 + (unit)))
+#define REGION_UNITS (((UINT64_C(1) << UNITS_PER_REGION) - 1) << 8)
 #define REGION_SEQUENCE_SHIFT 24
 
 /* Who a map belongs to. Immutable; covered by map_header.identity_sum. 88 bytes. */
@@ -73,7 +74,6 @@ struct map_identity {
 
 /* Flags of a whole map. */
 #define MAP_CHANGED_OUTSIDE (UINT64_C(1) << 0) /* mismatches are adopted: the file was changed without the shim */
-#define MAP_SUSPECT (UINT64_C(1) << 1)         /* mismatches are adopted: the machine stopped uncleanly */
 
 /*
  * Where the file was when it was last opened, so that `bounceio gc` can find out whether it still exists: hints, never believed

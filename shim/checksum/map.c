@@ -18,8 +18,10 @@
 #include "base/step.h"
 #include "checksum/map_grow.h"
 #include "checksum/map_remove.h"
+#include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/session_peers.h"
+#include "checksum/settle.h"
 #include "checksum/store.h"
 
 /* Source: include/uapi/linux/fs.h and magic.h. */
@@ -189,29 +191,36 @@ static long lock_map(uint64_t map_id, short type)
 }
 
 /*
- * First session of another boot: what was in flight then is lost, and what was not flushed may be. @return 0, or -EBUSY when
- * somebody else has been at it for too long (stopped, perhaps): nobody waits for another process.
+ * First session of another boot: what was in flight then is lost, and what was not flushed may be. All of it is synced before the header
+ * says that it was done. @return 0; -EBUSY when somebody else has been at it for too long (stopped, perhaps): nobody waits
+ * for another process.
  */
-static int enter_boot(struct map_header *header, uint64_t map_id)
+static int enter_boot(struct map *map, int fd, int64_t modified)
 {
     const struct timespec pause = {.tv_nsec = 1000 * 1000};
-    for (int attempt = 0; !is_of_this_boot(header); attempt++) {
-        if (raw_failed(lock_map(map_id, F_WRLCK))) {
+    struct map_header *header = map->header;
+    int error = 0;
+    for (int attempt = 0; error == 0 && !is_of_this_boot(header); attempt++) {
+        if (raw_failed(lock_map(map->id, F_WRLCK))) {
             if (attempt == 100)
                 return -EBUSY;
             raw(SYS_nanosleep, &pause, NULL);
             continue;
         }
         if (!is_of_this_boot(header)) {
-            atomic_fetch_or(&header->flags, MAP_SUSPECT);
-            atomic_store(&header->unsettled, 0);
-            raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
-            atomic_store(&header->boot[0], session_state->boot[0]);
-            atomic_store(&header->boot[1], session_state->boot[1]);
+            error = region_enter_boot(map, fd, modified);
+            if (error == 0) {
+                atomic_store(&header->unsettled, 0);
+                atomic_store(&header->settle_lock, 0);
+                STEP("boot id");
+                atomic_store(&header->boot[0], session_state->boot[0]);
+                atomic_store(&header->boot[1], session_state->boot[1]);
+                error = (int)raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
+            }
         }
-        lock_map(map_id, F_UNLCK);
+        lock_map(map->id, F_UNLCK);
     }
-    return 0;
+    return error;
 }
 
 /* `ours`: our own session has the map open already, for a look-alike inode. Our use of it is registered: of two who bind, one sees the other. */
@@ -244,8 +253,14 @@ static int attach(struct map *map, int fd, const struct map_key *key)
                  map->name);
         return error;
     }
-    error = enter_boot(map->header, map->id);
-    return error == 0 ? map_attach_windows(map, fd) : error;
+    error = enter_boot(map, fd, key->modified);
+    if (error == 0)
+        error = map_attach_windows(map, fd);
+    if (error != 0)
+        return error;
+    atomic_store(&map->dirtied, region_any_dirty(map));
+    atomic_store(&map->settle_due, settle_is_due(map));
+    return 0;
 }
 
 static int open_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
@@ -341,6 +356,13 @@ int map_open(struct map *map, const struct map_key *key, bool create)
     for (int attempt = 0; error == -ESTALE && attempt < OPEN_ATTEMPTS; attempt++)
         error = open_once(map, key, create);
     return error;
+}
+
+void map_break(struct map *map, int error)
+{
+    atomic_store(&map->broken, true);
+    atomic_fetch_or(&map->header->flags, MAP_CHANGED_OUTSIDE);
+    store_complain("cannot keep a map", -error);
 }
 
 void map_close(struct map *map, bool gone)

@@ -30,7 +30,11 @@ struct map {
     _Atomic(char *) windows[MAP_WINDOWS];
     _Atomic bool broken;      /* its memory or its name can no longer be trusted: as if there were none */
     _Atomic bool cannot_grow; /* the store is full: blocks without a unit stay unknown */
-    uint64_t file_device;     /* of the map's own file */
+    _Atomic bool header_synced;
+    _Atomic bool dirtied;    /* this process has made regions DIRTY, or found some: there is something to sweep */
+    _Atomic bool settle_due; /* requests of dead sessions may be waiting (settle.h) */
+    _Atomic bool met;        /* somebody else's request was met on a block: is it a dead session's? */
+    uint64_t file_device;    /* of the map's own file */
     uint64_t file_inode;
     char name[MAP_NAME_BYTES]; /* in the store's maps directory */
 };
@@ -64,6 +68,9 @@ void map_close(struct map *map, bool gone);
  * @return 0; -errno when not all of them could be made: those stay unknown (a full store is said once).
  */
 int map_cover(struct map *map, uint64_t first, uint64_t blocks);
+
+/* The map's memory or disk failed: no checksums from now on in this process, and what is recorded is doubtful. Said once. */
+void map_break(struct map *map, int error);
 
 /* May checksums of this map be used at all? */
 static inline bool map_is_usable(const struct map *map)

@@ -3,12 +3,23 @@
  */
 #include "checksum/mutate.h"
 
+#include <errno.h>
+
 #include "base/step.h"
+#include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/window.h"
 
-void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
-                 enum flight_transport transport)
+static void leave(struct mutation *mutation)
+{
+    flight_leave(mutation->flight);
+    STEP("lower count");
+    atomic_fetch_sub(&mutation->map->header->unsettled, 1);
+    mutation->map = NULL;
+}
+
+int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
+                enum flight_transport transport, bool nowait)
 {
     struct map_header *header = map->header;
     mutation->map = map;
@@ -18,7 +29,15 @@ void mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uin
     atomic_fetch_add_explicit(&header->unsettled_generation, 1, memory_order_relaxed);
     mutation->flight = flight_enter(map->id, first, blocks, FLIGHT_MUTATOR, transport);
     mutation->issued = window_now();
+    if (nowait && (map_is_behind(map) || !region_are_durable(map, first, blocks))) {
+        leave(mutation);
+        return -EAGAIN;
+    }
     map_refresh(map);
+    if (!region_are_durable(map, first, blocks))
+        region_make_durable(map, first, blocks);
+    STEP("call");
+    return 0;
 }
 
 static void make_unknown(struct block_words *words)
@@ -39,12 +58,8 @@ static uint64_t reach(const struct map *map)
     return window_first_region(map_window_count(map)) * REGION_BLOCKS;
 }
 
-void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
+void mutate_unknown(struct map *map, uint64_t first, uint64_t blocks)
 {
-    struct map *map = mutation->map;
-    if (!map)
-        return;
-    map_refresh(map);
     uint64_t run, end = first + blocks < reach(map) ? first + blocks : reach(map);
     for (uint64_t block = first; block < end; block += run) {
         struct block_words *words = map_words(map, block, &run);
@@ -52,6 +67,15 @@ void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
         for (uint64_t i = 0; words && i < run; i++)
             make_unknown(&words[i]);
     }
+}
+
+void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
+{
+    struct map *map = mutation->map;
+    if (!map)
+        return;
+    map_refresh(map);
+    mutate_unknown(map, first, blocks);
     if (blocks > 0)
         window_renew(map, mutation->issued);
     else
@@ -59,8 +83,5 @@ void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
     /* Windows that another session has added and we cannot map: their blocks cannot be made unknown one by one. */
     if (map_is_behind(map) && blocks > 0)
         atomic_fetch_or(&map->header->flags, MAP_CHANGED_OUTSIDE);
-    flight_leave(mutation->flight);
-    STEP("lower count");
-    atomic_fetch_sub(&map->header->unsettled, 1);
-    mutation->map = NULL;
+    leave(mutation);
 }

@@ -9,7 +9,7 @@
  *   clear   take DURABLE off, remember the word; nothing in flight, nothing pending? flush the data; msync the block words; CAS DIRTY
  *           off from exactly the remembered word
  *
- * Regions without a word (no window reaches them) have no checksums, and need nothing.
+ * Regions without a word (no window reaches them) or without a unit have no checksums, and need nothing.
  * Thread-safe; async-signal-safe. region_are_durable is lock-free and makes no system call; the rest are slow paths.
  */
 #ifndef BOUNCEIO_CHECKSUM_REGION_H
@@ -55,8 +55,11 @@ bool region_is_suspect(const struct map *map, uint64_t block);
 /* The region was found whole: nothing in it is doubtful any more. */
 void region_trust(struct map *map, uint64_t region);
 
-/* Of a map that nobody else has open yet, in another boot than its last: DIRTY regions become SUSPECT. @return 0 or -errno, synced. */
-int region_enter_boot(struct map *map, int fd);
+/*
+ * Of a map that nobody else has open yet, in another boot than its last: DIRTY regions become SUSPECT, which is on disk when this
+ * returns 0. `fd`: of the map's own file; `modified`: mtime of the file that the map is of. @return 0 or -errno.
+ */
+int region_enter_boot(struct map *map, int fd, int64_t modified);
 
 /* How many regions have a word. */
 uint64_t region_count(const struct map *map);

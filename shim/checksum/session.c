@@ -185,6 +185,23 @@ bool session_peer_is_alive(unsigned slot)
     return lock < 0 || raw_failed(raw(SYS_fcntl, lock, F_OFD_GETLK, &byte)) || byte.l_type != F_UNLCK;
 }
 
+static bool lock_slot(unsigned slot, short type)
+{
+    struct flock byte = {.l_type = type, .l_whence = SEEK_SET, .l_start = STORE_LOCK_BYTE(slot), .l_len = 1};
+    int lock = store_lock_file();
+    return lock >= 0 && !raw_failed(raw(SYS_fcntl, lock, F_OFD_SETLK, &byte));
+}
+
+bool session_seize(unsigned slot)
+{
+    return slot != session_state->slot && lock_slot(slot, F_WRLCK);
+}
+
+void session_release(unsigned slot)
+{
+    lock_slot(slot, F_UNLCK);
+}
+
 void session_use_map(uint64_t map_id)
 {
     struct session_file *self = atomic_load(&session_state->self);
@@ -207,7 +224,7 @@ void session_leave_map(uint64_t map_id)
     atomic_fetch_sub(&self->maps_beyond, 1);
 }
 
-static bool lists_map(const struct session_file *file, uint64_t map_id)
+bool session_lists_map(const struct session_file *file, uint64_t map_id)
 {
     bool uses = atomic_load(&file->maps_beyond) > 0;
     for (unsigned i = 0; i < SESSION_MAPS && !uses; i++)
@@ -225,7 +242,7 @@ bool session_others_live(void)
 
 bool session_uses_map(uint64_t map_id)
 {
-    return lists_map(atomic_load(&session_state->self), map_id);
+    return session_lists_map(atomic_load(&session_state->self), map_id);
 }
 
 bool session_others_use_map(uint64_t map_id)
@@ -237,7 +254,7 @@ bool session_others_use_map(uint64_t map_id)
         struct session_file *file = session_peer(slot, false);
         if (!file || !session_peer_counts(file))
             continue;
-        if (lists_map(file, map_id) && session_peer_is_alive(slot))
+        if (session_lists_map(file, map_id) && session_peer_is_alive(slot))
             return true;
     }
     return false;

@@ -39,6 +39,9 @@ bool flight_others_over(uint64_t map_id, uint64_t block, int self, bool nowait);
 /* Does a mutator's range cover the block? */
 bool flight_mutator_covers(uint64_t map_id, uint64_t block, bool nowait);
 
+/* Is any request at all over some block of the range? */
+bool flight_any_in(uint64_t map_id, uint64_t first, uint64_t blocks);
+
 /* Is any write or mutator of this map in flight, other than `self`? Then the time window of the last write is open-ended. */
 bool flight_writers_of(uint64_t map_id, int self);
 

@@ -11,6 +11,10 @@
 
 enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000, STEPPED_BACK = 1000 * 1000 * 1000 };
 
+/* How far mtime and header may be apart after a power cut; how long after it was entered a write moves mtime at most. */
+#define BRIDGED (60 * SECOND)
+#define LANDS_WITHIN (10 * SECOND)
+
 static int64_t read_clock(clockid_t clock)
 {
     struct timespec time;
@@ -63,6 +67,25 @@ void window_move(struct map *map, int64_t modified)
 {
     stamp(&map->header->window_issue, modified);
     stamp(&map->header->window_completion, modified);
+}
+
+void window_bridge(struct map *map, int64_t modified)
+{
+    struct map_header *header = map->header;
+    if (modified < header->window_issue && header->window_issue - modified <= BRIDGED)
+        stamp(&header->window_issue, modified);
+    if (modified > header->window_completion && modified - header->window_completion <= BRIDGED)
+        stamp(&header->window_completion, modified);
+}
+
+void window_extend_for_dead(struct map *map, int64_t modified, int64_t entered)
+{
+    _Atomic int64_t *completion = &map->header->window_completion;
+    int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
+    while (
+        modified > seen && modified - entered <= LANDS_WITHIN &&
+        !atomic_compare_exchange_weak_explicit(completion, &seen, modified, memory_order_relaxed, memory_order_relaxed))
+        ;
 }
 
 bool window_is_stale(const struct map *map)

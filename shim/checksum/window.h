@@ -21,6 +21,18 @@ void window_renew(struct map *map, int64_t issued);
 /* A write was refused: the kernel may have moved mtime all the same. The window becomes longer, not later. */
 void window_extend(struct map *map);
 
+/*
+ * After a power cut with writes of ours not yet flushed: neither the header's window nor the file's mtime need be the last ones. The window
+ * is made to reach mtime, up to a minute either way: what is dirty longer than that is written back.
+ */
+void window_bridge(struct map *map, int64_t modified);
+
+/*
+ * After a death with writes of ours in flight, the last of them entered at `entered`: the window is made to reach mtime, if that is not
+ * so much later that somebody else must have moved it. Before the dead entries are left.
+ */
+void window_extend_for_dead(struct map *map, int64_t modified, int64_t entered);
+
 /* The program set the file's times itself: `modified` is ours. */
 void window_move(struct map *map, int64_t modified);
 

@@ -7,6 +7,7 @@
 
 #include "base/process.h"
 #include "checksum/announce.h"
+#include "checksum/region.h"
 #include "engine/decide.h"
 
 enum { BATCH = 16 }; /* sums on the stack, which may be a signal's */
@@ -101,6 +102,8 @@ int adopt_blocks(struct adoption *adoption, uint64_t first, uint64_t blocks, con
     if (wanted == 0)
         return 0;
     announce_open(&announcement, map, first, blocks, FLIGHT_ADOPTION, TRANSPORT_BLOCKING, false);
+    if (!region_are_durable(map, first, blocks))
+        region_make_durable(map, first, blocks);
     announce_wanted(&announcement, first, blocks, wanted, sums);
     ssize_t length = read_again(adoption, &announcement, first, blocks, wanted, sums);
     announce_close(&announcement);

@@ -13,6 +13,7 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/store.h"
 #include "checksum/window.h"
@@ -41,7 +42,7 @@ void change_open(struct change *change, int fd, int64_t begin, int64_t length)
     change->begin = begin;
     change->end = to_end ? CHANGE_TO_END : begin + length;
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(begin),
-                to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING);
+                to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING, false);
 }
 
 /* The block that the cut goes through: if it is as recorded, its checksum after the cut can be told in advance. */
@@ -64,7 +65,8 @@ static void open_truncation(struct change *change, int64_t length)
 {
     change->begin = length;
     change->end = CHANGE_TO_END;
-    mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING,
+                false);
     foresee_last_block(change, length);
 }
 
@@ -137,8 +139,11 @@ void change_open_path_truncation(struct change *change, int directory, const cha
 /* Nothing of the old content is left, and nothing of what was doubted. */
 static void end_doubts(struct map *map, int64_t length)
 {
-    if (length == 0)
-        atomic_fetch_and(&map->header->flags, ~(MAP_CHANGED_OUTSIDE | MAP_SUSPECT));
+    if (length != 0)
+        return;
+    atomic_fetch_and(&map->header->flags, ~MAP_CHANGED_OUTSIDE);
+    for (uint64_t region = 0; region < region_count(map); region++)
+        region_trust(map, region);
 }
 
 void change_close(struct change *change, bool changed)

@@ -9,6 +9,7 @@
 #include "base/stats.h"
 #include "bounce/pool.h"
 #include "checksum/question.h"
+#include "checksum/region.h"
 #include "checksum/window.h"
 #include "engine/adopt.h"
 #include "engine/issue.h"
@@ -39,13 +40,12 @@ ssize_t decide_read_block(const struct fd_view *view, uint64_t block, char *page
     return decide_read_blocks(view, block, 1, page, nowait);
 }
 
-/* Is the map's word on this file not to be trusted any more? `self`: the caller's own in-flight entry. */
-static bool map_is_doubtful(const struct fd_view *view, int self)
+/* Is the map's word on this block not to be trusted any more? `self`: the caller's own in-flight entry. */
+static bool map_is_doubtful(const struct fd_view *view, uint64_t block, int self)
 {
     struct map *map = &view->file->map;
     bool first = false;
-    uint64_t flags = atomic_load(&map->header->flags);
-    if (!(flags & (MAP_SUSPECT | MAP_CHANGED_OUTSIDE)) &&
+    if (!region_is_suspect(map, block) && !(atomic_load(&map->header->flags) & MAP_CHANGED_OUTSIDE) &&
         !window_changed_outside(map, issue_file_modified(view->fd), self, &first))
         return false;
     if (first)
@@ -56,7 +56,7 @@ static bool map_is_doubtful(const struct fd_view *view, int self)
 /* @return DECIDED_RECOVERED or DECIDED_OUTSIDE */
 static enum decision count_adopted(const struct fd_view *view, uint64_t block)
 {
-    if (atomic_load(&view->file->map.header->flags) & MAP_SUSPECT) {
+    if (region_is_suspect(&view->file->map, block)) {
         stats_add(STAT_recovered_blocks, 1);
         report_recovered(view->fd, block);
         return DECIDED_RECOVERED;
@@ -83,7 +83,7 @@ static enum verdict ask(const struct fd_view *view, uint64_t block, char *page, 
 static enum decision act_on_mismatch(const struct fd_view *view, uint64_t block, uint64_t expected, uint64_t found,
                                      char *page)
 {
-    if (!map_is_doubtful(view, FLIGHT_BEYOND)) {
+    if (!map_is_doubtful(view, block, FLIGHT_BEYOND)) {
         report_mismatch(view->fd, block, expected, found);
         return DECIDED_DAMAGED;
     }
@@ -136,7 +136,7 @@ int decide_edge(const struct fd_view *view, const struct announcement *announcem
         return 0;
     if (nowait)
         return -EAGAIN;
-    if (map_is_doubtful(view, announcement->flight)) {
+    if (map_is_doubtful(view, edge->block, announcement->flight)) {
         count_adopted(view, edge->block);
         edge->base = WORD_UNKNOWN;
         return 0;

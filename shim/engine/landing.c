@@ -13,35 +13,38 @@ bool landing_appends(const struct fd_view *view, int flags)
 }
 
 /* From the block that holds the end of the file. The file may be truncated until the range is entered, so look again. */
-static void open_at_end(struct landing *landing, struct map *map)
+static int open_at_end(struct landing *landing, struct map *map, bool nowait)
 {
+    int error = 0;
     for (int attempt = 0; attempt < 4; attempt++) {
         int64_t size = issue_file_size(landing->fd);
         landing->offset = size < 0 || attempt == 3 ? 0 : size;
-        mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, TRANSPORT_BLOCKING);
-        if (issue_file_size(landing->fd) >= landing->offset)
-            return;
+        error = mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, TRANSPORT_BLOCKING,
+                            nowait);
+        if (error != 0 || issue_file_size(landing->fd) >= landing->offset)
+            break;
         mutate_close(&landing->mutation, 0, 0);
     }
+    return error;
 }
 
-void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
-                  const struct offset_use *use)
+int landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
+                 bool nowait, const struct offset_use *use)
 {
     struct map *map = &view->file->map;
     *landing = (struct landing){
         .fd = view->fd, .append = append, .use = use, .asked = offset, .offset = offset, .length = length};
     if (!file_has_map(view->file))
-        return;
-    if (append) {
-        open_at_end(landing, map);
-    } else if (offset == TRANSFER_FILE_OFFSET) {
-        mutate_open(&landing->mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+        return 0;
+    if (append)
+        return open_at_end(landing, map, nowait);
+    bool unknown = offset == TRANSFER_FILE_OFFSET;
+    int error = mutate_open(&landing->mutation, map, unknown ? 0 : blocks_first(offset),
+                            unknown ? FLIGHT_TO_END : blocks_count(offset, offset + (int64_t)length),
+                            TRANSPORT_BLOCKING, nowait);
+    if (unknown && error == 0)
         landing->offset = issue_file_offset(view->fd);
-    } else {
-        mutate_open(&landing->mutation, map, blocks_first(offset), blocks_count(offset, offset + (int64_t)length),
-                    TRANSPORT_BLOCKING);
-    }
+    return error;
 }
 
 static int64_t larger(int64_t a, int64_t b)

@@ -20,9 +20,12 @@ struct landing {
     size_t length;
 };
 
-/* Before the write. `offset` in bytes or TRANSFER_FILE_OFFSET; `append`: it goes to the end of the file wherever that is. */
-void landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
-                  const struct offset_use *use);
+/*
+ * Before the write. `offset` in bytes or TRANSFER_FILE_OFFSET; `append`: it goes to the end of the file wherever that is.
+ * @return 0; -EAGAIN, with nothing open, when the map is not ready and `nowait`.
+ */
+int landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
+                 bool nowait, const struct offset_use *use);
 
 /* After it, with what it returned: bytes, or -errno. `flags`: RWF_*. */
 void landing_close(struct landing *landing, ssize_t result, int flags);

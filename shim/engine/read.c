@@ -12,6 +12,7 @@
 #include "bounce/pool.h"
 #include "engine/issue.h"
 #include "engine/missing.h"
+#include "engine/recover.h"
 #include "engine/transfer.h"
 #include "engine/verify.h"
 
@@ -196,6 +197,8 @@ ssize_t transfer_read(const struct fd_view *view, const struct transfer *transfe
     ssize_t result = 0;
 
     stats_add(STAT_direct_reads, 1);
+    if (!nowait && file_has_map(view->file) && recover_is_due(view->file))
+        recover(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
         result = offset_enter(&use, view->offset, nowait);
     if (result == 0) {

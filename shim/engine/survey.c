@@ -12,6 +12,7 @@
 #include "bounce/pool.h"
 #include "engine/issue.h"
 #include "engine/missing.h"
+#include "engine/recover.h"
 #include "engine/verify.h"
 #include "files/reader.h"
 
@@ -29,6 +30,8 @@ static void add_tally(struct bounceio_verify_result *result, const struct tally 
 static int survey(const struct fd_view *view, int64_t offset, int64_t end, struct bounceio_verify_result *result)
 {
     struct extent pages;
+    if (recover_is_due(view->file))
+        recover(view);
     int error = pool_take(&pages, SURVEY_PIECE + POOL_PAGE, false);
     if (error != 0)
         return error;

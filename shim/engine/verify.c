@@ -25,9 +25,21 @@ static void count(const struct tally *tally)
         stats_add(STAT_blocks_unverified, unverified);
 }
 
+/* Is somebody writing the blocks, or did he die over them? The next blocking request looks. */
+static void note_meetings(struct map *map, uint64_t first, uint64_t blocks)
+{
+    uint64_t run;
+    for (uint64_t block = first; block < first + blocks; block++) {
+        const struct block_words *words = map_words(map, block, &run);
+        if (words && atomic_load_explicit(&words->pending, memory_order_relaxed) != WORD_IDLE)
+            atomic_store_explicit(&map->met, true, memory_order_relaxed);
+    }
+}
+
 /* Blocks of unknown checksum were met. With BOUNCEIO_ADOPT they take, unless somebody writes them, the one that they were read with. */
 static void meet_unknown(const struct fd_view *view, uint64_t first, uint64_t blocks, const uint64_t *sums, bool nowait)
 {
+    note_meetings(&view->file->map, first, blocks);
     struct extent pages;
     if (!config.adopt || nowait || pool_take(&pages, blocks * BLOCK_SIZE, false) != 0)
         return;

@@ -14,12 +14,15 @@
 #include "bounce/copy.h"
 #include "bounce/pool.h"
 #include "checksum/announce.h"
+#include "checksum/region.h"
 #include "checksum/window.h"
 #include "engine/decide.h"
 #include "engine/detect.h"
 #include "engine/issue.h"
 #include "engine/landing.h"
+#include "engine/recover.h"
 #include "engine/report.h"
+#include "engine/sweep.h"
 #include "engine/transfer.h"
 
 /* Copied and summed at a time, while the bytes are in cache. A multiple of BLOCK_SIZE. */
@@ -185,6 +188,20 @@ static int prepare_edges(struct chunk *chunk)
     return error;
 }
 
+/* Before anything is issued: the regions are durable-dirty. @return 0, or -EAGAIN when that would have to be waited for and must not. */
+static int prepare_regions(struct chunk *chunk)
+{
+    struct map *map = &chunk->view->file->map;
+    uint64_t first = blocks_first(chunk->offset);
+    uint64_t blocks = blocks_count(chunk->offset, chunk->offset + (int64_t)chunk->length);
+    if (region_are_durable(map, first, blocks))
+        return 0;
+    if (is_nowait(chunk))
+        return -EAGAIN;
+    region_make_durable(map, first, blocks);
+    return 0;
+}
+
 static void withdraw(struct chunk *chunk)
 {
     announce_withdraw(&chunk->announcement, chunk->whole_first, chunk->whole_end - chunk->whole_first);
@@ -232,13 +249,9 @@ static int open_accounting(struct chunk *chunk)
         if (error != 0)
             return error;
     }
-    if (chunk->accounting == ACCOUNT_LANDING) {
-        if (is_nowait(chunk) && map_is_behind(map))
-            return -EAGAIN;
-        landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length,
-                     landing_appends(chunk->view, chunk->flags), chunk->use);
-        return 0;
-    }
+    if (chunk->accounting == ACCOUNT_LANDING)
+        return landing_open(&chunk->landing, chunk->view, chunk->offset, chunk->length,
+                            landing_appends(chunk->view, chunk->flags), is_nowait(chunk), chunk->use);
     announce_open(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, TRANSPORT_BLOCKING, is_nowait(chunk));
     chunk->whole_first = chunk->whole_end = round_up((uint64_t)chunk->offset, BLOCK_SIZE) / BLOCK_SIZE;
     return 0;
@@ -275,6 +288,8 @@ static int prepare(struct chunk *chunk, struct cursor *cursor)
         cut_short(chunk, copied);
     if (chunk->accounting == ACCOUNT_ANNOUNCED)
         error = prepare_edges(chunk);
+    if (error == 0 && chunk->accounting == ACCOUNT_ANNOUNCED)
+        error = prepare_regions(chunk);
     if (error != 0) {
         cancel_accounting(chunk);
         pool_give(&chunk->pages);
@@ -336,7 +351,7 @@ static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize
 {
     struct map *map = &chunk->view->file->map;
     struct mutation mutation;
-    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
     int64_t now = issue_file_offset(chunk->view->fd);
     bool forward = now >= chunk->offset + (result > 0 ? result : 0) && !offset_was_sought(use);
     int64_t begin = forward ? chunk->offset : 0;
@@ -350,7 +365,7 @@ static void lost_descriptor(const struct chunk *chunk)
     struct fd_view now;
     struct landing landing;
     if (fd_view_open(&now, chunk->view->fd, false) == 0 && now.file && now.file != chunk->view->file) {
-        landing_open(&landing, &now, chunk->offset, chunk->length, false, NULL);
+        landing_open(&landing, &now, chunk->offset, chunk->length, false, false, NULL);
         landing_close(&landing, (ssize_t)chunk->length, 0);
     }
     fd_view_close(&now);
@@ -407,6 +422,16 @@ static void look_outside(const struct fd_view *view)
         report_changed_outside(view->fd);
 }
 
+/* What is to be seen to before a blocking write; the dead first, whose writes are not changes from outside. */
+static void look_around(const struct fd_view *view)
+{
+    if (recover_is_due(view->file))
+        recover(view);
+    look_outside(view);
+    if (sweep_is_due(view->file))
+        sweep_file(view, false);
+}
+
 /* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
 static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use)
 {
@@ -449,7 +474,7 @@ ssize_t transfer_write(const struct fd_view *view, const struct transfer *transf
 
     stats_add(STAT_direct_writes, 1);
     if (file_has_map(view->file) && !nowait)
-        look_outside(view);
+        look_around(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
         result = offset_enter(&use, view->offset, nowait);
     if (result == 0) {

@@ -10,6 +10,8 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "engine/cancel.h"
+#include "engine/sweep.h"
 #include "engine/transfer.h"
 #include "entry/entry.h"
 
@@ -22,6 +24,13 @@ static bool is_hidden(int fd)
     return true;
 }
 
+static __attribute__((noinline)) void close_direct(int fd)
+{
+    struct cancel cancel = cancel_hold();
+    sweep_at_close(fd);
+    cancel_restore(cancel);
+}
+
 EXPORT int close(int fd)
 {
     if (!process_start())
@@ -29,6 +38,8 @@ EXPORT int close(int fd)
     if (is_hidden(fd))
         return -1;
     int error = errno;
+    if (fd_word_state(fd_word(fd)) == FD_DIRECT)
+        close_direct(fd);
     uint64_t closing = fd_closing(fd);
     errno = error;
     int result = next.close(fd);

@@ -97,7 +97,7 @@ static void inflow_open(struct inflow *inflow, int fd, const off64_t *position, 
         return; /* the kernel will refuse it */
     if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
         length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
-    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), NULL);
+    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), false, NULL);
 }
 
 /* The thread was cancelled in the real call. */

@@ -81,7 +81,9 @@ static ssize_t write_watched(const struct fd_view *view, const struct rw_call *c
                              struct cancel *cancel)
 {
     struct landing landing;
-    landing_open(&landing, view, offset, length, landing_appends(view, call->flags), NULL);
+    const bool nowait = (call->flags & RWF_NOWAIT) != 0;
+    if (landing_open(&landing, view, offset, length, landing_appends(view, call->flags), nowait, NULL) != 0)
+        return with_errno(-EAGAIN);
     struct watched_write cancelled = {.landing = &landing, .view = view};
     cancel_restore(*cancel);
     ssize_t result = CANCEL_WITH(clean_up_watched, &cancelled, pass_on(call));

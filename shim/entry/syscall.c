@@ -158,6 +158,12 @@ static bool wrapped(long number, const struct arguments *x, long *result)
     case SYS_close:
         *result = close((int)x->a);
         return true;
+    case SYS_fsync:
+        *result = fsync((int)x->a);
+        return true;
+    case SYS_fdatasync:
+        *result = fdatasync((int)x->a);
+        return true;
     case SYS_close_range:
         *result = close_range((unsigned)x->a, (unsigned)x->b, (int)x->c);
         return true;

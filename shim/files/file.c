@@ -122,6 +122,8 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     file->inode = inode;
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
+    atomic_store(&file->swept, 0);
+    atomic_store(&file->looked_for_dead, 0);
     learn_alignment(file, fd);
     if (!open_map(file, fd, create_map)) {
         file_release(file);

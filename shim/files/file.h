@@ -19,10 +19,12 @@ enum { FILE_MAX = 32768 };
 
 struct file {
     _Atomic uint32_t references;
-    _Atomic bool in_use;         /* changed with the process lock held */
-    bool is_device;              /* bounced, never a map */
-    _Atomic bool unlinked;       /* had no name left when its last descriptor was closed */
-    _Atomic uint32_t suspicions; /* in-place reads that were suspected wrongly */
+    _Atomic bool in_use;             /* changed with the process lock held */
+    bool is_device;                  /* bounced, never a map */
+    _Atomic bool unlinked;           /* had no name left when its last descriptor was closed */
+    _Atomic uint32_t suspicions;     /* in-place reads that were suspected wrongly */
+    _Atomic int64_t swept;           /* when DIRTY regions were last swept, nanoseconds of CLOCK_REALTIME_COARSE */
+    _Atomic int64_t looked_for_dead; /* when dead sessions were last looked for, likewise */
     uint64_t device, inode;
     uint32_t offset_align; /* of direct I/O, bytes; 512 when the filesystem does not say */
     uint32_t memory_align;

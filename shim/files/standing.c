@@ -56,7 +56,7 @@ static void add(const struct standing *entry)
 static void begin(struct standing *entry)
 {
     uint64_t saved;
-    mutate_open(&entry->mutation, &entry->file->map, entry->first, FLIGHT_TO_END, TRANSPORT_MEMORY);
+    mutate_open(&entry->mutation, &entry->file->map, entry->first, FLIGHT_TO_END, TRANSPORT_MEMORY, false);
     process_lock(&saved);
     add(entry);
     process_unlock(&saved);

@@ -435,7 +435,7 @@ START_TEST(nothing_is_published_under_a_mutator)
     map_fixture_new(&fixture, 8);
     for (uint64_t block = 0; block < 8; block++)
         words_set(map, block, OLD, WORD_IDLE);
-    mutate_open(&mutation, map, 2, 3, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, 2, 3, TRANSPORT_BLOCKING, false);
     announce(&write, 0, 8, NEW);
     publish(&write, 0, 8);
     for (uint64_t block = 0; block < 8; block++)
@@ -451,7 +451,7 @@ START_TEST(a_mutator_that_came_and_went_during_a_write_leaves_it_unknown)
     map_fixture_new(&fixture, 8);
     words_set(map, 4, OLD, WORD_IDLE);
     announce(&write, 4, 1, NEW);
-    mutate_open(&mutation, map, 4, 1, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, 4, 1, TRANSPORT_BLOCKING, false);
     mutate_close(&mutation, 4, 1);
     ck_assert_words(map, 4, WORD_UNKNOWN, WORD_CONTENDED + 1);
     publish(&write, 4, 1);

@@ -47,7 +47,7 @@ static void write_whole_block(uint64_t sum)
 static void mutate_block(void)
 {
     struct mutation mutation;
-    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING, false);
     mutate_close(&mutation, BLOCK_INDEX, 1);
 }
 
@@ -144,7 +144,7 @@ START_TEST(a_block_that_reads_otherwise_under_a_mutator_is_no_mismatch)
 {
     struct mutation mutation;
     announce_edge(OLD);
-    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
     ck_assert_int_eq(edge_check(&write_request, &edge, OTHER), EDGE_UNKNOWN);
     mutate_close(&mutation, 0, 0);
     publish_edge(NEW);
@@ -237,7 +237,7 @@ START_TEST(a_mutator_at_work_while_an_edge_is_published_leaves_it_unknown)
 {
     struct mutation mutation;
     announce_edge(OLD);
-    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING, false);
     publish_edge(NEW);
     ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);
     mutate_close(&mutation, BLOCK_INDEX, 1);

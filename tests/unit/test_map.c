@@ -13,6 +13,7 @@
 
 #include "base/config.h"
 #include "base/process.h"
+#include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/store.h"
 #include "support/map_fixture.h"
@@ -277,17 +278,19 @@ static bool create_in_boot_1(struct peer *peer, void *argument)
     ck_assert_int_eq(locked_map_open(map, &fixture.key, true), 0);
     ck_assert_int_eq(locked_map_cover(map, 0, 8), 0);
     words_set(map, 5, SUM, WORD_IDLE);
+    region_make_durable(map, 0, 8);
     map->header->unsettled = 3;
     return true;
 }
 
-START_TEST(a_map_of_another_boot_is_suspect_and_has_nobody_at_work)
+START_TEST(the_dirty_regions_of_another_boot_are_suspect_and_nobody_is_at_work)
 {
     map_fixture_prepare(&fixture);
     peer_run(create_in_boot_1, NULL);
     pretend_boot(2);
     ck_assert_int_eq(locked_map_open(map, &fixture.key, false), 0);
-    ck_assert_uint_eq(map->header->flags, MAP_SUSPECT);
+    ck_assert(region_is_suspect(map, 5));
+    ck_assert(!region_any_dirty(map));
     ck_assert_uint_eq(map->header->unsettled, 0);
     ck_assert_uint_eq(map->header->boot[1], 2);
     ck_assert_words(map, 5, SUM, WORD_IDLE);
@@ -300,7 +303,8 @@ START_TEST(a_map_of_this_boot_is_not_suspect)
     peer_run(create_in_boot_1, NULL);
     pretend_boot(1);
     ck_assert_int_eq(locked_map_open(map, &fixture.key, false), 0);
-    ck_assert_uint_eq(map->header->flags, 0);
+    ck_assert(!region_is_suspect(map, 5));
+    ck_assert(region_any_dirty(map));
     ck_assert_uint_eq(map->header->unsettled, 3);
 }
 END_TEST
@@ -310,10 +314,10 @@ static bool open_in_boot_2(struct peer *peer, void *argument)
     (void)peer, (void)argument;
     pretend_boot(2);
     map_fixture_reopen(&fixture);
-    return map->header->flags == MAP_SUSPECT;
+    return region_is_suspect(map, 5);
 }
 
-START_TEST(a_suspect_map_stays_suspect)
+START_TEST(a_suspect_region_stays_suspect)
 {
     map_fixture_prepare(&fixture);
     peer_run(create_in_boot_1, NULL);
@@ -473,9 +477,9 @@ int main(int argc, char **argv)
         no_temporary_file_is_left_behind,
         the_map_of_a_file_that_is_gone_goes_with_it,
         the_map_of_a_file_that_is_gone_stays_while_another_process_uses_it,
-        a_map_of_another_boot_is_suspect_and_has_nobody_at_work,
+        the_dirty_regions_of_another_boot_are_suspect_and_nobody_is_at_work,
         a_map_of_this_boot_is_not_suspect,
-        a_suspect_map_stays_suspect,
+        a_suspect_region_stays_suspect,
         a_map_that_nobody_uses_is_bound_to_the_device_it_is_opened_for,
         a_map_in_use_is_refused_to_the_same_inode_on_another_device,
         a_refused_map_is_not_counted_as_used,

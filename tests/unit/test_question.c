@@ -268,7 +268,7 @@ START_TEST(a_differing_block_under_a_mutator_is_unverified)
 {
     struct mutation mutation;
     ask();
-    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
     ck_assert_int_eq(question_close(&question, READ), VERDICT_UNVERIFIED);
     mutate_close(&mutation, 0, 0);
 }
@@ -278,7 +278,7 @@ START_TEST(a_mutator_elsewhere_does_not_excuse_a_mismatch)
 {
     struct mutation mutation;
     ask();
-    mutate_open(&mutation, map, BLOCK_INDEX + 1, FLIGHT_TO_END, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, BLOCK_INDEX + 1, FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
     ck_assert_int_eq(question_close(&question, READ), VERDICT_MISMATCH);
     mutate_close(&mutation, BLOCK_INDEX + 1, 0);
 }
@@ -288,7 +288,7 @@ START_TEST(a_mutator_that_came_and_went_leaves_the_question_undecided)
 {
     struct mutation mutation;
     ask();
-    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING);
+    mutate_open(&mutation, map, BLOCK_INDEX, 1, TRANSPORT_BLOCKING, false);
     mutate_close(&mutation, BLOCK_INDEX, 1);
     ck_assert_int_eq(question_close(&question, READ), VERDICT_UNDECIDED);
     ck_assert_words(map, BLOCK_INDEX, WORD_UNKNOWN, WORD_IDLE);

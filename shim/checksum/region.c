@@ -1,0 +1,340 @@
+/*
+ * The states of regions. Each step stands as in MAP.md §7 and in the model; change one, run the model again.
+ */
+#include "checksum/region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/raw.h"
+#include "base/step.h"
+#include "checksum/map_grow.h"
+#include "checksum/session.h"
+#include "checksum/store.h"
+#include "checksum/window.h"
+
+#define REGION_SEQUENCE (UINT64_C(1) << REGION_SEQUENCE_SHIFT)
+
+/* Regions marked at most ahead of a sequential writer: 1 GiB of the file. */
+enum { AHEAD_MOST = 16 };
+
+uint64_t region_count(const struct map *map)
+{
+    unsigned window = 0;
+    while (window < MAP_WINDOWS && atomic_load_explicit(&map->windows[window], memory_order_acquire))
+        window++;
+    return window_first_region(window);
+}
+
+/* The regions of a range of blocks that have a word: [*first, *end). */
+static void regions_of(const struct map *map, uint64_t block, uint64_t blocks, uint64_t *first, uint64_t *end)
+{
+    uint64_t count = region_count(map);
+    *first = block / REGION_BLOCKS;
+    *end = blocks == 0 ? *first : (block + blocks - 1) / REGION_BLOCKS + 1;
+    if (*end > count)
+        *end = count;
+}
+
+static bool needs_marking(uint64_t word)
+{
+    return (word & REGION_UNITS) && !(word & REGION_DURABLE);
+}
+
+bool region_are_durable(const struct map *map, uint64_t first, uint64_t blocks)
+{
+    uint64_t region, end;
+    for (regions_of(map, first, blocks, &region, &end); region < end; region++) {
+        _Atomic uint64_t *word = map_region_word(map, region);
+        STEP("DURABLE?");
+        /* Sequentially consistent, after the announcement: pairs with "DURABLE off" and the look that follows it. */
+        uint64_t seen = atomic_load(word);
+        if (needs_marking(seen))
+            return false;
+        if ((seen & REGION_DURABLE) && !(seen & REGION_TOUCHED))
+            atomic_fetch_or(word, REGION_TOUCHED);
+    }
+    return true;
+}
+
+/* Set DIRTY, with the next sequence number. @return the word as it is now. */
+static uint64_t set_dirty(_Atomic uint64_t *word, uint64_t touched)
+{
+    uint64_t seen = atomic_load(word), dirty;
+    STEP("set DIRTY");
+    do
+        dirty = (seen + REGION_SEQUENCE) | REGION_DIRTY | touched;
+    while (!atomic_compare_exchange_weak(word, &seen, dirty));
+    return dirty;
+}
+
+/* Write the pages that hold the words of regions [first, end) of one window, and, the first time, the header. @return 0 or -errno. */
+static int sync_states(struct map *map, uint64_t first, uint64_t end)
+{
+    uintptr_t from = (uintptr_t)map_region_word(map, first) & ~(uintptr_t)(FORMAT_PAGE - 1);
+    uintptr_t to = (uintptr_t)(map_region_word(map, end - 1) + 1);
+    STEP("msync state");
+    if (!atomic_load_explicit(&map->header_synced, memory_order_relaxed)) {
+        long error = raw(SYS_msync, map->header, FORMAT_PAGE, MS_SYNC);
+        if (raw_failed(error))
+            return (int)error;
+        atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
+    }
+    return (int)raw(SYS_msync, from, to - from, MS_SYNC);
+}
+
+/* Where the words of `region` stop following each other: the end of its window, or `end`. */
+static uint64_t window_end(uint64_t region, uint64_t end)
+{
+    uint64_t next = window_first_region(window_of_region(region) + 1);
+    return next < end ? next : end;
+}
+
+/*
+ * A sequential writer has come to `region`: mark as many more as it has written in a row before, so that it waits for the store once
+ * per GiB. Nothing of ours is in flight there, so a clearer may pass between the steps: DURABLE only if the word is untouched.
+ */
+struct ahead {
+    uint64_t first, end;
+    uint64_t word[AHEAD_MOST];
+};
+
+static void mark_ahead(const struct map *map, struct ahead *ahead, uint64_t region)
+{
+    uint64_t behind = 0;
+    while (behind < AHEAD_MOST && behind < region &&
+           (atomic_load(map_region_word(map, region - 1 - behind)) & REGION_DURABLE))
+        behind++;
+    ahead->first = ahead->end = region + 1;
+    uint64_t most = window_end(region, region + 1 + behind);
+    for (; ahead->end < most; ahead->end++) {
+        _Atomic uint64_t *word = map_region_word(map, ahead->end);
+        if (atomic_load(word) & REGION_DURABLE)
+            break;
+        ahead->word[ahead->end - ahead->first] = set_dirty(word, 0);
+    }
+}
+
+static void finish_ahead(const struct map *map, const struct ahead *ahead)
+{
+    for (uint64_t region = ahead->first; region < ahead->end; region++) {
+        uint64_t seen = ahead->word[region - ahead->first];
+        STEP("OR DURABLE ahead");
+        atomic_compare_exchange_strong(map_region_word(map, region), &seen, seen | REGION_DURABLE);
+    }
+}
+
+/* Regions [first, end) of one window. @return 0 or -errno. */
+static int make_durable(struct map *map, uint64_t first, uint64_t end)
+{
+    struct ahead ahead = {0};
+    for (uint64_t region = first; region < end; region++)
+        set_dirty(map_region_word(map, region), REGION_TOUCHED);
+    if (end - first == 1)
+        mark_ahead(map, &ahead, first);
+    int error = sync_states(map, first, ahead.end > end ? ahead.end : end);
+    if (error != 0)
+        return error;
+    for (uint64_t region = first; region < end; region++) {
+        STEP("OR DURABLE");
+        atomic_fetch_or(map_region_word(map, region), REGION_DURABLE);
+    }
+    finish_ahead(map, &ahead);
+    return 0;
+}
+
+void region_make_durable(struct map *map, uint64_t first, uint64_t blocks)
+{
+    uint64_t region, end;
+    atomic_store_explicit(&map->dirtied, true, memory_order_relaxed);
+    for (regions_of(map, first, blocks, &region, &end); region < end;) {
+        uint64_t run = region, most = window_end(region, end);
+        while (run < most && needs_marking(atomic_load(map_region_word(map, run))))
+            run++;
+        int error = run > region ? make_durable(map, region, run) : 0;
+        if (error != 0) {
+            map_break(map, error);
+            return;
+        }
+        region = run > region ? run : region + 1;
+    }
+}
+
+/* ---- clearing ---- */
+
+/* Call visit for each run of allocated units of a region, as an address and a number of block words. @return false when it did. */
+static bool each_run(const struct map *map, uint64_t region, bool (*visit)(struct block_words *words, uint64_t blocks))
+{
+    uint64_t run, first = region * REGION_BLOCKS;
+    for (uint64_t block = first; block < first + REGION_BLOCKS; block += run) {
+        struct block_words *words = map_words(map, block, &run);
+        if (words && !visit(words, run))
+            return false;
+    }
+    return true;
+}
+
+static bool is_idle(struct block_words *words, uint64_t blocks)
+{
+    for (uint64_t i = 0; i < blocks; i++)
+        if (atomic_load_explicit(&words[i].pending, memory_order_acquire) != WORD_IDLE)
+            return false;
+    return true;
+}
+
+static bool sync_words(struct block_words *words, uint64_t blocks)
+{
+    return raw(SYS_msync, words, blocks * sizeof *words, MS_SYNC) == 0;
+}
+
+/* Take DURABLE off and look whether anything is under way. If so, give it back. @return true when the region can be cleared. */
+static bool begin_clearing(const struct map *map, uint64_t region, uint64_t *remembered)
+{
+    _Atomic uint64_t *word = map_region_word(map, region);
+    STEP("DURABLE off");
+    uint64_t before = atomic_fetch_and(word, ~REGION_DURABLE);
+    *remembered = before & ~REGION_DURABLE;
+    STEP("nothing in flight?");
+    if (!flight_any_in(map->id, region * REGION_BLOCKS, REGION_BLOCKS) && each_run(map, region, is_idle))
+        return true;
+    uint64_t seen = *remembered;
+    STEP("give DURABLE back");
+    /* With a new sequence number, as "set DIRTY": another clearer may have remembered the same word. */
+    if (before & REGION_DURABLE)
+        atomic_compare_exchange_strong(word, &seen, (seen + REGION_SEQUENCE) | REGION_DURABLE);
+    return false;
+}
+
+unsigned region_sweep_open(struct region_sweep *sweep, struct map *map, uint64_t *cursor, bool busy_too)
+{
+    const uint64_t count = region_count(map);
+    sweep->map = map;
+    sweep->count = 0;
+    for (; *cursor < count && sweep->count < REGION_SWEEP; (*cursor)++) {
+        _Atomic uint64_t *word = map_region_word(map, *cursor);
+        uint64_t seen = atomic_load(word), remembered;
+        if (!(seen & REGION_DIRTY))
+            continue;
+        if ((seen & REGION_TOUCHED) && !busy_too) {
+            atomic_fetch_and(word, ~REGION_TOUCHED);
+            continue;
+        }
+        if (begin_clearing(map, *cursor, &remembered)) {
+            sweep->region[sweep->count].number = *cursor;
+            sweep->region[sweep->count++].word = remembered;
+        }
+    }
+    return sweep->count;
+}
+
+void region_sweep_close(struct region_sweep *sweep, bool flushed)
+{
+    /* The time window too: a clean region must not meet a file whose mtime is later than the header knows. */
+    if (flushed && sweep->count > 0)
+        flushed = raw(SYS_msync, sweep->map->header, FORMAT_PAGE, MS_SYNC) == 0;
+    for (unsigned i = 0; flushed && i < sweep->count; i++) {
+        uint64_t seen = sweep->region[i].word;
+        STEP("msync words");
+        if (!each_run(sweep->map, sweep->region[i].number, sync_words))
+            continue;
+        STEP("CAS DIRTY off");
+        atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
+                                       seen & ~(REGION_DIRTY | REGION_TOUCHED));
+    }
+    sweep->count = 0;
+}
+
+bool region_any_dirty(const struct map *map)
+{
+    const uint64_t count = region_count(map);
+    for (uint64_t region = 0; region < count; region++)
+        if (atomic_load_explicit(map_region_word(map, region), memory_order_relaxed) & REGION_DIRTY)
+            return true;
+    return false;
+}
+
+/* ---- after a power cut ---- */
+
+bool region_is_suspect(const struct map *map, uint64_t block)
+{
+    _Atomic uint64_t *word = map_region_word(map, block / REGION_BLOCKS);
+    return word && (atomic_load(word) & REGION_SUSPECT);
+}
+
+void region_trust(struct map *map, uint64_t region)
+{
+    atomic_fetch_and(map_region_word(map, region), ~REGION_SUSPECT);
+}
+
+/* Units whose bit did not reach the disk may have old words there: emptied, so that whoever allocates them again finds zeros. */
+static int empty_lost_units(const struct map *map, int fd, uint64_t region)
+{
+    uint64_t word = atomic_load(map_region_word(map, region));
+    unsigned window = window_of_region(region);
+    uint64_t words =
+        window_offset(window) + window_state_bytes(window) + (region - window_first_region(window)) * REGION_WORD_BYTES;
+    for (unsigned unit = 0, run; unit < UNITS_PER_REGION; unit += run) {
+        for (run = 0; unit + run < UNITS_PER_REGION && !(word & REGION_UNIT(unit + run)); run++)
+            ;
+        if (run == 0) {
+            run = 1;
+            continue;
+        }
+        long error = raw(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         words + unit * (uint64_t)UNIT_BYTES, run * (uint64_t)UNIT_BYTES);
+        if (raw_failed(error) && error != -EOPNOTSUPP)
+            return (int)error;
+    }
+    return 0;
+}
+
+/* The header's count of windows is not synced: the file's size tells how many there were. */
+static void count_windows(struct map *map, int fd)
+{
+    struct stat status;
+    unsigned window = map_window_count(map);
+    if (fstat(fd, &status) != 0)
+        return;
+    while (window < MAP_WINDOWS && (uint64_t)status.st_size >= window_offset(window) + window_state_bytes(window))
+        window++;
+    atomic_store(&map->header->windows, window);
+}
+
+static int enter_region(struct map *map, int fd, uint64_t region, bool *any_dirty)
+{
+    _Atomic uint64_t *word = map_region_word(map, region);
+    uint64_t seen = atomic_load(word);
+    if (!(seen & REGION_DIRTY)) {
+        if (seen & (REGION_DURABLE | REGION_TOUCHED))
+            atomic_fetch_and(word, ~(REGION_DURABLE | REGION_TOUCHED));
+        return 0;
+    }
+    *any_dirty = true;
+    int error = empty_lost_units(map, fd, region);
+    STEP("DIRTY->SUSPECT");
+    if (error == 0)
+        atomic_store(word, (seen & ~(REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)) | REGION_SUSPECT);
+    return error;
+}
+
+int region_enter_boot(struct map *map, int fd, int64_t modified)
+{
+    bool any_dirty = false;
+    count_windows(map, fd);
+    int error = map_attach_windows(map, fd);
+    for (uint64_t region = 0, end; error == 0 && region < region_count(map); region = end) {
+        bool dirty = false;
+        uint64_t first = region;
+        end = window_end(region, UINT64_MAX);
+        for (; error == 0 && region < end; region++)
+            error = enter_region(map, fd, region, &dirty);
+        if (error == 0 && dirty)
+            error = sync_states(map, first, end);
+        any_dirty |= dirty;
+    }
+    if (any_dirty)
+        window_bridge(map, modified);
+    return error;
+}

@@ -1,0 +1,98 @@
+/*
+ * When to sweep, and the flush. Owns nothing.
+ */
+#include "engine/sweep.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/config.h"
+#include "base/process.h"
+#include "base/raw.h"
+#include "checksum/session.h"
+#include "checksum/window.h"
+
+/* Seconds between sweeps: regions are cleared by the second sweep that finds them unwritten since the first. */
+enum { AFTER_SYNC = 5, UNASKED = 30 };
+
+/* Is the last sweep of the file that long ago? */
+static bool is_time(const struct file *file, int seconds)
+{
+    int64_t interval =
+        config.test_sweep_ms > 0 ? (int64_t)config.test_sweep_ms * INT64_C(1000000) : seconds * INT64_C(1000000000);
+    int64_t since = window_now() - atomic_load_explicit(&file->swept, memory_order_relaxed);
+    return since >= interval || since < 0;
+}
+
+static bool has_dirty(const struct file *file)
+{
+    return file_has_map(file) && atomic_load_explicit(&file->map.dirtied, memory_order_relaxed);
+}
+
+void sweep_open(struct sweep *sweep, int fd)
+{
+    *sweep = (struct sweep){0};
+    const unsigned ours = FD_STATES(FD_DIRECT) | FD_STATES(FD_WATCHED);
+    if (!process_start() || !process_owns_tables() || !(ours >> fd_word_state(fd_word(fd)) & 1) ||
+        fd_view_open(&sweep->view, fd, false) != 0)
+        return;
+    struct file *file = sweep->view.file;
+    if (file && has_dirty(file) && is_time(file, AFTER_SYNC)) {
+        atomic_store(&file->swept, window_now());
+        if (region_sweep_open(&sweep->regions, &file->map, &sweep->cursor, false) > 0)
+            return;
+    }
+    fd_view_close(&sweep->view);
+    sweep->view.file = NULL;
+}
+
+/* The regions beyond the first REGION_SWEEP, with flushes of our own: the first one has left little to flush. */
+static void sweep_rest(struct sweep *sweep)
+{
+    struct map *map = &sweep->view.file->map;
+    while (region_sweep_open(&sweep->regions, map, &sweep->cursor, sweep->all) > 0)
+        region_sweep_close(&sweep->regions, raw(SYS_fsync, sweep->view.fd) == 0);
+    if (!region_any_dirty(map))
+        atomic_store(&map->dirtied, false);
+}
+
+void sweep_close(struct sweep *sweep, bool synced)
+{
+    if (!sweep_is_open(sweep))
+        return;
+    region_sweep_close(&sweep->regions, synced);
+    if (synced)
+        sweep_rest(sweep);
+    fd_view_close(&sweep->view);
+}
+
+bool sweep_is_due(const struct file *file)
+{
+    return has_dirty(file) && is_time(file, UNASKED);
+}
+
+__attribute__((noinline)) void sweep_file(const struct fd_view *view, bool all)
+{
+    struct sweep sweep = {.view = *view, .all = all};
+    atomic_store(&view->file->swept, window_now());
+    sweep_rest(&sweep);
+}
+
+/* A file without a name needs no checksums any more. */
+static bool has_name(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_nlink > 0;
+}
+
+void sweep_at_close(int fd)
+{
+    struct fd_view view;
+    if (!process_owns_tables() || fd_view_open(&view, fd, false) != 0)
+        return;
+    /* The entry's reference and ours: this is the file's last descriptor here. Another session that uses the map sweeps it. */
+    if (view.file && has_dirty(view.file) && atomic_load(&view.file->references) <= 2 && has_name(fd) &&
+        !session_others_use_map(view.file->map.id))
+        sweep_file(&view, true);
+    fd_view_close(&view);
+}

@@ -1,0 +1,38 @@
+/*
+ * Sweeping: taking DIRTY off regions that nobody writes any more (checksum/region.h), so that a power cut makes only doubtful what was
+ * written recently.
+ *
+ * It takes a flush of the file. Where the program makes one itself, the sweep goes along with it; where it never does, one of ours is made
+ * in a blocking request, twice a minute at most, and before the last descriptor of the file is closed.
+ * Slow paths, never under NOWAIT. Thread-safe, async-signal-safe.
+ */
+#ifndef BOUNCEIO_ENGINE_SWEEP_H
+#define BOUNCEIO_ENGINE_SWEEP_H
+
+#include "checksum/region.h"
+#include "files/descriptor.h"
+
+/* Around the program's fsync or fdatasync of `fd`. */
+struct sweep {
+    struct fd_view view; /* file NULL: nothing to sweep */
+    uint64_t cursor;
+    bool all;
+    struct region_sweep regions;
+};
+void sweep_open(struct sweep *sweep, int fd);
+
+/* Is there something to sweep? Then the sync must take the file's times along: fsync, not fdatasync. */
+static inline bool sweep_is_open(const struct sweep *sweep)
+{
+    return sweep->view.file != NULL;
+}
+void sweep_close(struct sweep *sweep, bool synced);
+
+/* In a blocking request: is it time for a sweep of our own? One load and a look at the clock when there is anything DIRTY. */
+bool sweep_is_due(const struct file *file);
+void sweep_file(const struct fd_view *view, bool all);
+
+/* `fd` is about to be closed. */
+void sweep_at_close(int fd);
+
+#endif
