@@ -392,14 +392,18 @@ START_TEST(all_entries_of_the_table_are_seen)
 }
 END_TEST
 
-START_TEST(a_request_beyond_the_table_counts_for_every_block_of_every_map)
+START_TEST(a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps)
 {
     open_here();
     for (int i = 0; i < SESSION_FLIGHTS; i++)
         ck_assert_int_ne(enter(10, 1, FLIGHT_WRITE), FLIGHT_BEYOND);
     ck_assert(!others_over(1000, FLIGHT_BEYOND));
     ck_assert_int_eq(enter(10, 1, FLIGHT_WRITE), FLIGHT_BEYOND);
+    ck_assert(!others_over(1000, FLIGHT_BEYOND));
+    session_use_map(MAP_ID);
     ck_assert(others_over(1000, FLIGHT_BEYOND));
+    ck_assert(!flight_others_over(OTHER_MAP, 1000, FLIGHT_BEYOND, true));
+    session_use_map(OTHER_MAP);
     ck_assert(flight_others_over(OTHER_MAP, 1000, FLIGHT_BEYOND, true));
     ck_assert(flight_mutator_covers(OTHER_MAP, 1000, false));
     ck_assert(flight_writers_of(OTHER_MAP, FLIGHT_BEYOND));
@@ -556,7 +560,7 @@ int main(int argc, char **argv)
         every_kind_of_request_is_seen_by_those_it_concerns,
         left_entries_are_used_again,
         all_entries_of_the_table_are_seen,
-        a_request_beyond_the_table_counts_for_every_block_of_every_map,
+        a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps,
         requests_of_another_process_are_seen_until_they_leave,
         a_session_not_looked_at_before_counts_as_a_request_for_those_who_must_not_wait,
         maps_in_use_by_others_are_known_while_they_live,
