@@ -192,11 +192,23 @@ void process_restore_signals(const uint64_t *saved)
     raw(SYS_rt_sigprocmask, SIG_SETMASK, saved, NULL, sizeof(*saved));
 }
 
+const struct process_faults *process_faults;
+
+/* Written by its thread, read by handlers that interrupt it. */
+static _Thread_local volatile bool holds_lock __attribute__((tls_model("initial-exec")));
+
+bool process_holds_lock(void)
+{
+    return holds_lock;
+}
+
 /* The three-state futex lock of "Futexes Are Tricky" (Drepper, 2011). */
 void process_lock(uint64_t *saved)
 {
     _Atomic uint32_t *lock = &this_process()->lock;
-    process_block_signals(saved);
+    uint64_t blocked = ~(process_faults ? process_faults->let_through() : 0);
+    raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, saved, sizeof(blocked));
+    holds_lock = true;
     uint32_t seen = 0;
     /* Acquire: partner of the release in process_unlock. */
     if (atomic_compare_exchange_strong_explicit(lock, &seen, 1, memory_order_acquire, memory_order_relaxed))
@@ -211,5 +223,8 @@ void process_unlock(const uint64_t *saved)
     /* Release: partner of the acquires in process_lock. */
     if (atomic_exchange_explicit(lock, 0, memory_order_release) == 2)
         raw(SYS_futex, lock, FUTEX_WAKE_PRIVATE, 1);
+    holds_lock = false;
     process_restore_signals(saved);
+    if (process_faults)
+        process_faults->released();
 }

@@ -49,13 +49,26 @@ bool process_owns_tables(void);
 bool process_is_foreign(void);
 
 /*
- * The lock of the slow paths (open, close, growth): taken with every signal blocked, so that no
- * handler can find it taken by its own thread; kept in wiped memory, so that no child can inherit it taken. Never held
+ * The lock of the slow paths (open, close, growth): taken with every signal blocked but those of faults
+ * (process_faults), so that no handler of the program's can find it taken by its own thread; kept in wiped memory, so that no child can inherit it taken. Never held
  * while user memory is touched or a request is issued. `saved` receives the caller's signal mask.
  * Thread-safe, async-signal-safe, not recursive.
  */
 void process_lock(uint64_t *saved);
 void process_unlock(const uint64_t *saved);
+
+/* Does the calling thread hold the lock, or is it about to take it? For handlers of the signals that the lock lets through. */
+bool process_holds_lock(void);
+
+/*
+ * Signals of faults: once a handler of ours is in place, they must reach it even under the lock. Set once at start-up by the floor above, which
+ * keeps those that were sent until the lock has been released.
+ */
+struct process_faults {
+    uint64_t (*let_through)(void); /* before the lock is taken: signals that it is not to block */
+    void (*released)(void);        /* after it has been released: deliver what was kept */
+};
+extern const struct process_faults *process_faults; /* NULL: none */
 
 /* Blocking and restoring signals around a few instructions that must not be interrupted by the program's handlers. */
 void process_block_signals(uint64_t *saved);

@@ -92,7 +92,8 @@ static void pass_on(enum guarded which, siginfo_t *info, ucontext_t *context, bo
 
     guard_thread();
     bool blocked = (guard_self.blocked & GUARDED_BIT(which)) != 0;
-    if (blocked && !fault) {
+    /* Sent while this thread holds the lock: the program's handler might want it. */
+    if (!fault && (blocked || process_holds_lock())) {
         guard_postpone(which, info);
         return;
     }
@@ -141,6 +142,13 @@ void guard_arm(enum guarded which, const struct kernel_action *program)
     raw(SYS_rt_sigaction, guarded_signal(which), &ours, NULL, sizeof(ours.mask));
 }
 
+/* Nothing may be really blocked that the handler is to see under the lock. */
+static uint64_t let_through_lock(void)
+{
+    guard_thread();
+    return guard_is_up() ? GUARDED_SIGNALS : 0;
+}
+
 static void install(void)
 {
     /* Release: partner of guard_phase_now in wrappers that look again after having passed through. */
@@ -155,6 +163,13 @@ static void install(void)
     /* Release: whoever sees UP sees the actions kept above. */
     atomic_store_explicit(&guard_phase, GUARD_UP, memory_order_release);
 }
+
+static void guard_start(void)
+{
+    static const struct process_faults faults = {let_through_lock, guard_deliver_postponed};
+    process_faults = &faults;
+}
+PROCESS_INITIALISER(guard_start);
 
 void guard_install(void)
 {

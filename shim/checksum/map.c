@@ -18,6 +18,7 @@
 #include "base/step.h"
 #include "checksum/map_grow.h"
 #include "checksum/map_remove.h"
+#include "checksum/mapping.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/session_peers.h"
@@ -237,10 +238,9 @@ static int bind_device(struct map_header *header, uint64_t id, uint64_t device, 
 static int attach(struct map *map, int fd, const struct map_key *key)
 {
     const uint64_t first_bytes = FORMAT_PAGE + window_bytes(0);
-    long base = raw(SYS_mmap, NULL, first_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    long base = mapping_make(fd, 0, first_bytes, map);
     if (raw_failed(base))
         return (int)base;
-    raw(SYS_madvise, base, first_bytes, MADV_DONTFORK);
     map->header = (struct map_header *)base;
     map->id = map->header->identity.map_id;
     atomic_store_explicit(&map->windows[0], (char *)base + FORMAT_PAGE, memory_order_release);
@@ -289,7 +289,7 @@ static int open_file(int maps, struct map *map, const struct map_key *key, struc
 bool map_exists(const struct map_key *key)
 {
     char name[MAP_NAME_BYTES];
-    if (store_open(false) != 0)
+    if (store_open(false) != 0 || mapping_store_failed())
         return false;
     int maps = store_maps_directory();
     map_name(name, key);
@@ -340,6 +340,8 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
     raw(SYS_close, fd);
     if (error == 0)
         error = check_in(maps, map);
+    if (error == 0 && (!map_is_usable(map) || mapping_store_failed()))
+        error = -EIO;
     if (error != 0)
         map_close(map, false);
     return error;
@@ -369,7 +371,7 @@ void map_close(struct map *map, bool gone)
 {
     if (map->header) {
         map_detach_windows(map);
-        raw(SYS_munmap, map->header, FORMAT_PAGE + window_bytes(0));
+        mapping_unmake(map->header, FORMAT_PAGE + window_bytes(0));
         session_leave_map(map->id);
         if (gone)
             map_remove(map->name, map->id);

@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/process.h"
 #include "base/raw.h"
+#include "checksum/mapping.h"
 #include "checksum/store.h"
 
 static uint64_t file_size(int fd)
@@ -23,11 +23,9 @@ static int attach_window(struct map *map, int fd, unsigned window)
 {
     if (atomic_load_explicit(&map->windows[window], memory_order_relaxed))
         return 0;
-    long base =
-        raw(SYS_mmap, NULL, window_bytes(window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, window_offset(window));
+    long base = mapping_make(fd, window_offset(window), window_bytes(window), map);
     if (raw_failed(base))
         return (int)base;
-    raw(SYS_madvise, base, window_bytes(window), MADV_DONTFORK);
     /* Release: pairs with the acquire in map_region_word. */
     atomic_store_explicit(&map->windows[window], (char *)base, memory_order_release);
     return 0;
@@ -72,7 +70,7 @@ void map_detach_windows(struct map *map)
     for (unsigned window = 1; window < MAP_WINDOWS; window++) {
         char *base = atomic_load(&map->windows[window]);
         if (base)
-            raw(SYS_munmap, base, window_bytes(window));
+            mapping_unmake(base, window_bytes(window));
         atomic_store(&map->windows[window], NULL);
     }
 }

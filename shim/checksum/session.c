@@ -7,13 +7,13 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "base/process.h"
 #include "base/raw.h"
 #include "base/stats.h"
+#include "checksum/mapping.h"
 #include "checksum/session_peers.h"
 #include "checksum/store.h"
 
@@ -29,11 +29,8 @@ PROCESS_INITIALISER(session_start);
 
 struct session_file *session_map_file(int fd)
 {
-    long address = raw(SYS_mmap, NULL, sizeof(struct session_file), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (raw_failed(address))
-        return NULL;
-    raw(SYS_madvise, address, sizeof(struct session_file), MADV_DONTFORK);
-    return (struct session_file *)address;
+    long address = mapping_make(fd, 0, sizeof(struct session_file), NULL);
+    return raw_failed(address) ? NULL : (struct session_file *)address;
 }
 
 /* Has a dead session of this boot left requests that nobody has settled? Then its slot stays as it is. */
@@ -91,7 +88,7 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
         return raw_failed(error) ? (int)error : -ENOMEM;
     }
     if (is_unsettled(file, boot)) {
-        raw(SYS_munmap, file, sizeof *file);
+        mapping_unmake(file, sizeof *file);
         byte.l_type = F_UNLCK;
         raw(SYS_fcntl, lock, F_OFD_SETLK, &byte);
         return -EAGAIN;
@@ -108,6 +105,8 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
 
 int session_open(void)
 {
+    if (mapping_store_failed())
+        return -EIO;
     if (atomic_load_explicit(&session_state->self, memory_order_relaxed))
         return 0;
     int error = store_open(true);
@@ -145,12 +144,12 @@ static struct session_file *map_peer(unsigned slot)
     if (!file)
         return NULL;
     if (memcmp(file->magic, "BNCESES", 8) != 0 || file->version != FORMAT_VERSION) {
-        raw(SYS_munmap, file, sizeof *file);
+        mapping_unmake(file, sizeof *file);
         return NULL;
     }
     struct session_file *other = NULL;
     if (!atomic_compare_exchange_strong(&session_state->peers[slot], &other, file)) {
-        raw(SYS_munmap, file, sizeof *file);
+        mapping_unmake(file, sizeof *file);
         return other;
     }
     return file;

@@ -5,9 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -17,7 +17,9 @@
 #include "base/own_file.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "bounce/guard.h"
 #include "bounce/pool.h"
+#include "checksum/mapping.h"
 
 /* The descriptors survive fork; the mapping does not. */
 static struct own_file maps_file = {.fd = -1};
@@ -45,6 +47,7 @@ void store_complain(const char *what, int error)
                          : error == EROFS  ? "point BOUNCEIO_STORE to a writable directory"
                          : error == EACCES ? "point BOUNCEIO_STORE to a directory of your own"
                          : error == EPERM  ? "it must belong to you and have mode 0700"
+                         : error == EIO    ? "see whether its file system is full or damaged, or its files were cut off"
                                            : "set BOUNCEIO_STORE";
     log_warn("store=\"%s\": %s: %s; pages are stable but not checksummed (%s, or BOUNCEIO_STORE=none to silence this)",
              config.store ? config.store : "", what, strerrorname_np(error) ? strerrorname_np(error) : "error", remedy);
@@ -141,26 +144,33 @@ static int open_parts(int root, bool create)
     return own_file_keep(&lock_file, (int)lock);
 }
 
+/* Everybody who finds an empty page writes the same. By system calls: the guard may not be up yet. */
+static int check_shared_page(int fd)
+{
+    struct store_shared page;
+    static const struct store_shared fresh = {.magic = "BNCESTO", .version = FORMAT_VERSION};
+    if (raw(SYS_pread64, fd, &page, sizeof page, 0) != (long)sizeof page)
+        return -EIO;
+    if (page.magic[0] == '\0') {
+        const size_t constant = offsetof(struct store_shared, slots_high);
+        return raw(SYS_pwrite64, fd, &fresh, constant, 0) == (long)constant ? 0 : -EIO;
+    }
+    return memcmp(page.magic, fresh.magic, sizeof page.magic) == 0 && page.version == FORMAT_VERSION &&
+                   page.slots_high <= STORE_SLOTS
+               ? 0
+               : -EPROTONOSUPPORT;
+}
+
 static int map_shared_page(void)
 {
-    long page = raw(SYS_mmap, NULL, FORMAT_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, own_file_get(&lock_file), 0);
+    int error = check_shared_page(own_file_get(&lock_file));
+    if (error != 0)
+        return error;
+    long page = mapping_make(own_file_get(&lock_file), 0, FORMAT_PAGE, NULL);
     if (raw_failed(page))
         return (int)page;
-    raw(SYS_madvise, page, FORMAT_PAGE, MADV_DONTFORK);
-    struct store_shared *shared = (struct store_shared *)page;
-    static const char magic[8] = "BNCESTO";
-    if (shared->magic[0] == '\0') {
-        /* Everybody who finds an empty page writes the same. */
-        shared->version = FORMAT_VERSION;
-        memcpy(shared->magic, magic, sizeof magic);
-    }
-    if (memcmp(shared->magic, magic, sizeof magic) != 0 || shared->version != FORMAT_VERSION ||
-        atomic_load(&shared->slots_high) > STORE_SLOTS) {
-        raw(SYS_munmap, page, FORMAT_PAGE);
-        return -EPROTONOSUPPORT;
-    }
     /* Release: pairs with the acquire in store_shared. */
-    atomic_store_explicit(&state->shared, shared, memory_order_release);
+    atomic_store_explicit(&state->shared, (struct store_shared *)page, memory_order_release);
     return 0;
 }
 
@@ -196,6 +206,22 @@ int store_open(bool create)
         store_complain("cannot open", -error);
     }
     return error;
+}
+
+bool store_prepare(void)
+{
+    if (!config.store)
+        return false;
+    if (!store_shared()) {
+        uint64_t saved;
+        process_lock(&saved);
+        store_open(false);
+        process_unlock(&saved);
+    }
+    if (!store_shared())
+        return false;
+    guard_install();
+    return true;
 }
 
 struct store_shared *store_shared(void)

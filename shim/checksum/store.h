@@ -18,6 +18,12 @@
  */
 int store_open(bool create);
 
+/*
+ * The same without creating it, for callers without the lock, and the guard, before its memory is touched. Every path to a map
+ * comes through here, or has installed the guard for a direct descriptor. @return whether there is a store.
+ */
+bool store_prepare(void);
+
 /* Memory shared by all sessions of the store; NULL before store_open. Any thread. */
 struct store_shared *store_shared(void);
 

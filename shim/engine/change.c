@@ -79,15 +79,8 @@ void change_open_truncation(struct change *change, int fd, int64_t length)
 /* Might this process's store have a map for some file at all? */
 static bool store_has_maps(void)
 {
-    if (!process_start() || !process_owns_tables() || !config.store)
-        return false;
-    if (!store_shared()) {
-        uint64_t saved;
-        process_lock(&saved);
-        store_open(false);
-        process_unlock(&saved);
-    }
-    return store_shared() && atomic_load(&store_shared()->map_generation) > 0;
+    return process_start() && process_owns_tables() && store_prepare() &&
+           atomic_load(&store_shared()->map_generation) > 0;
 }
 
 /* The file object of an O_PATH descriptor, if the file has a map. */

@@ -10,6 +10,7 @@
 #include "base/process.h"
 #include "base/raw.h"
 #include "bounce/pool.h"
+#include "checksum/store.h"
 #include "engine/issue.h"
 #include "engine/missing.h"
 #include "engine/recover.h"
@@ -77,6 +78,8 @@ static int view_of_plain(struct fd_view *view, int fd)
     if (error != 0 || fstat(fd, &status) != 0)
         return error == -ENOTSUP || error == 0 ? -EINVAL : error;
     fd_view_close(view);
+    if (!store_prepare())
+        return -ENODATA;
     process_lock(&saved);
     *view = (struct fd_view){.fd = fd, .file = map_exists(&key) ? file_open(fd, &status, false) : NULL};
     process_unlock(&saved);

@@ -55,12 +55,12 @@ static void find_buffered(struct finding *finding, int fd, const struct stat *st
     finding->state = FD_FILE;
     if (!(finding->flags & FD_WRITABLE) || !S_ISREG(status->st_mode) || !config.store || map_key_of(fd, &key) != 0)
         return;
+    if (!store_prepare())
+        return;
     process_lock(&saved);
-    if (store_open(false) == 0) {
-        note_generation();
-        if (map_exists(&key))
-            finding->file = file_open(fd, status, false);
-    }
+    note_generation();
+    if (map_exists(&key))
+        finding->file = file_open(fd, status, false);
     process_unlock(&saved);
     if (!finding->file)
         return;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/process.h"
+#include "bounce/guard.h"
 #include "files/classify.h"
 #include "files/reader.h"
 #include "files/standing.h"
@@ -107,6 +108,7 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
                 return fd_classify(view, nowait);
             if (!fd_word_hold(fd, word))
                 continue;
+            guard_thread(); /* the request will touch the file's map */
             view->file = fd_word_file(word);
             view->offset = fd_word_offset(word);
             return 0;
