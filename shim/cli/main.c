@@ -21,6 +21,7 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"run", run_main, "run a program under the shim"},
+    {"stat", stat_main, "what is known of a file, a process, the store"},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
