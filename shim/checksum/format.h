@@ -73,7 +73,9 @@ struct map_identity {
 };
 
 /* Flags of a whole map. */
-#define MAP_CHANGED_OUTSIDE (UINT64_C(1) << 0) /* mismatches are adopted: the file was changed without the shim */
+#define MAP_CHANGED_OUTSIDE                                                                                            \
+    (UINT64_C(1) << 0 | MAP_CHANGED_SINCE)   /* mismatches are adopted: the file was changed without the shim */
+#define MAP_CHANGED_SINCE (UINT64_C(1) << 2) /* found since somebody began to look whether it is whole all the same */
 
 /*
  * Where the file was when it was last opened, so that `bounceio gc` can find out whether it still exists: hints, never believed

@@ -22,6 +22,12 @@ static void decide_missing(const struct fd_view *view, uint64_t block, bool nowa
     case DECIDED_DAMAGED:
         tally->damaged++;
         break;
+    case DECIDED_RECOVERED:
+        tally->recovered++;
+        break;
+    case DECIDED_OUTSIDE:
+        tally->outside++;
+        break;
     case DECIDED_LATER:
         tally->later = true;
         break;

@@ -7,7 +7,8 @@
 
 #include "engine/verify.h"
 
-/* Look at the blocks that lie wholly in bytes [begin, end) and wholly beyond the end of the file. Adds to *tally what is damaged. */
+/* Look at the blocks that lie wholly in bytes [begin, end) and wholly beyond the end of the file. Adds to *tally what is damaged,
+ * or adopted. */
 void missing_count(const struct fd_view *view, int64_t begin, int64_t end, bool nowait, struct tally *tally);
 
 /*
