@@ -21,6 +21,8 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"run", run_main, "run a program under the shim"},
+    {"scrub", scrub_main, "verify every block that has a checksum"},
+    {"adopt", adopt_main, "give blocks without a checksum that of their content"},
     {"stat", stat_main, "what is known of a file, a process, the store"},
 };
 
