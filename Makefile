@@ -4,7 +4,7 @@
 #   make check      the tests                       make check-apps  real programs under the shim
 #   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
 #
-# V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps.
+# V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps|fuzz.
 
 MAKEFLAGS += --no-builtin-rules
 
@@ -29,17 +29,20 @@ endif
 
 # ---- Builds of the same tree ----
 
-# release: what is installed. steps: release plus a delay at each step of the map's protocol, for tests of interleavings.
+# release: what is installed. steps: release plus a delay at each step of the map's protocol, for tests of interleavings. fuzz: with clang.
 VARIANT ?= release
 BUILD_release := build
 BUILD_asan := build-asan
 BUILD_tsan := build-tsan
 BUILD_steps := build/steps
+BUILD_fuzz := build-fuzz
 BUILD ?= $(BUILD_$(VARIANT))
 
 FLAGS_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FLAGS_tsan := -fsanitize=thread
 FLAGS_steps := -DBOUNCEIO_TEST_STEPS
+FLAGS_fuzz := -DBOUNCEIO_TEST_STEPS -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	-fsanitize-coverage=inline-8bit-counters,pc-table
 VARIANT_FLAGS := $(FLAGS_$(VARIANT))
 
 # ---- Flags ----
@@ -85,6 +88,8 @@ SHIM_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/shim/test_*.c))
 # Libraries that tests load: plug-ins, constructors that run before ours.
 TEST_LIBRARIES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/shim/lib_*.c))
 TEST_PROGRAMS := $(UNIT_TESTS) $(SHIM_TESTS)
+FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_OBJECTS := $(call object,$(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c)))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 
 PRODUCTS := $(BUILD)/$(LIBRARY) $(BUILD)/bounceio.pc $(if $(CLI_OBJECTS),$(BUILD)/bounceio)
@@ -160,7 +165,7 @@ $(BUILD)/bounceio.pc: bounceio.pc.in Makefile
 $(BUILD)/obj/tests/%.o: tests/%.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(TEST_CFLAGS) $(if $(filter tests/unit/%,$<),$(VARIANT_FLAGS)) -c -o $@ $<
+	$(Q)$(CC) $(TEST_CFLAGS) $(if $(filter tests/unit/% tests/fuzz/%,$<),$(VARIANT_FLAGS)) -c -o $@ $<
 
 $(BUILD)/libsupport.a: $(SUPPORT_OBJECTS)
 	$(call say,AR,$@)
@@ -192,6 +197,11 @@ $(BENCHES): $(BUILD)/%: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS) -ldl
 
+$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(FUZZ_OBJECTS) $(BUILD)/libunit.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -fsanitize=fuzzer -pthread -ldl
+
 examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)
 
@@ -220,6 +230,15 @@ check-asan check-tsan: check-%: deps-build deps-check
 check-valgrind: deps-build deps-check deps-lint
 	$(Q)$(MAKE) --no-print-directory all tests
 	$(Q)$(RUN) --valgrind unit -- $(T)
+
+# Whatever a map, a session or the shared page says: RUNS inputs for each target, or FUZZ_SECONDS.
+RUNS ?= 10000000
+FUZZ_SECONDS ?= 0
+fuzz: deps-build deps-lint
+	$(Q)$(MAKE) --no-print-directory VARIANT=fuzz CC=clang fuzzers
+	$(Q)tests/fuzz/run.sh $(BUILD_fuzz) $(RUNS) $(FUZZ_SECONDS)
+
+fuzzers: $(FUZZERS)
 
 # What a program that never uses O_DIRECT pays; fails beyond the limits.
 bench-idle: deps-build
@@ -255,12 +274,12 @@ uninstall:
 		$(DESTDIR)$(INCLUDEDIR)/bounceio.h $(DESTDIR)$(BINDIR)/bounceio
 
 clean:
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-fuzz
 
-.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind bench-idle lint install uninstall clean \
+.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind fuzz fuzzers bench-idle lint install uninstall clean \
 	deps deps-build deps-check deps-lint deps-apps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS))
--include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(TEST_LIBRARIES:%.so=%.d)
+-include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)

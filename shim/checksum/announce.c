@@ -147,6 +147,8 @@ void edge_announce(const struct announcement *announcement, struct edge *edge, u
 {
     uint64_t run;
     *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run)};
+    if (!edge->words)
+        return;
     edge->sole = take_pending(announcement, block, &edge->words->pending, WORD_CONTENDED + 1);
     if (!edge->sole)
         count_contended(announcement, 1);
@@ -158,6 +160,8 @@ void edge_announce_whole(const struct announcement *announcement, struct edge *e
 {
     uint64_t run;
     *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run), .whole = true};
+    if (!edge->words)
+        return;
     edge->sole = take_pending(announcement, block, &edge->words->pending, sum);
     if (!edge->sole)
         count_contended(announcement, 1);
@@ -166,6 +170,8 @@ void edge_announce_whole(const struct announcement *announcement, struct edge *e
 void edge_downgrade(struct edge *edge, uint64_t sum)
 {
     edge->whole = false;
+    if (!edge->words)
+        return;
     STEP("CAS sum->contended(1)");
     edge->sole = edge->sole && atomic_compare_exchange_strong(&edge->words->pending, &sum, WORD_CONTENDED + 1);
     STEP("load current");
@@ -210,6 +216,8 @@ static void edge_forget_as(struct edge *edge, uint64_t mine)
 
 void edge_publish(const struct announcement *announcement, struct edge *edge, uint64_t sum)
 {
+    if (!edge->words)
+        return;
     if (edge->poisoned) {
         word_count_down(&edge->words->pending);
         return;
@@ -245,12 +253,15 @@ void edge_publish(const struct announcement *announcement, struct edge *edge, ui
 void edge_withdraw(const struct announcement *announcement, struct edge *edge)
 {
     (void)announcement;
-    word_count_down(&edge->words->pending);
+    if (edge->words)
+        word_count_down(&edge->words->pending);
 }
 
 void edge_forget(const struct announcement *announcement, struct edge *edge)
 {
     (void)announcement;
+    if (!edge->words)
+        return;
     if (edge->poisoned)
         word_count_down(&edge->words->pending);
     else

@@ -43,7 +43,7 @@ void announce_close(struct announcement *announcement);
 /* A block of which only a part is written. */
 struct edge {
     uint64_t block;
-    struct block_words *words;
+    struct block_words *words; /* NULL: the unit is gone, which a damaged map can do at any time; nothing is recorded */
     uint64_t
         base; /* current as it was when the announcement stood; WORD_UNKNOWN: the rest of the block is not vouched for */
     bool sole;  /* nobody else was over the block when it was announced */

@@ -22,6 +22,15 @@ static int64_t read_clock(clockid_t clock)
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
+/* Stamps of a damaged map may be anything: they are compared in numbers that saturate. */
+static int64_t saturated_sum(int64_t a, int64_t b)
+{
+    int64_t sum;
+    if (!__builtin_add_overflow(a, b, &sum))
+        return sum;
+    return b < 0 ? INT64_MIN : INT64_MAX;
+}
+
 int64_t window_now(void)
 {
     return read_clock(CLOCK_REALTIME_COARSE);
@@ -90,8 +99,9 @@ void window_extend_for_dead(struct map *map, int64_t modified, int64_t entered)
 
 bool window_is_stale(const struct map *map)
 {
-    int64_t since = window_now() - atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
-    return since > STALE_AFTER || since < -STALE_AFTER;
+    int64_t now = window_now();
+    int64_t completion = atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
+    return completion < now - STALE_AFTER || completion > now + STALE_AFTER;
 }
 
 bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first)
@@ -104,13 +114,13 @@ bool window_changed_outside(struct map *map, int64_t modified, int self, bool *f
     int64_t tolerance = modified % SECOND == 0 ? SECOND : tick();
     int64_t issue = atomic_load_explicit(&header->window_issue, memory_order_relaxed);
     int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
-    if (modified >= issue - tolerance && modified <= completion + tolerance)
+    if (modified >= saturated_sum(issue, -tolerance) && modified <= saturated_sum(completion, tolerance))
         return false;
     if (flight_writers_of(map->id, self))
         return false;
     /* A writer may have stamped and left between our reading of the window and of the table. */
-    if (modified >= issue - tolerance &&
-        modified <= atomic_load_explicit(&header->window_completion, memory_order_relaxed) + tolerance)
+    completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
+    if (modified >= saturated_sum(issue, -tolerance) && modified <= saturated_sum(completion, tolerance))
         return false;
     *first = !(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE);
     return true;
