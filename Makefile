@@ -200,7 +200,8 @@ $(BENCHES): $(BUILD)/%: %.c
 $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(FUZZ_OBJECTS) $(BUILD)/libunit.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -fsanitize=fuzzer -pthread -ldl
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -fsanitize=fuzzer \
+		-Wl,--wrap=process_lock,--wrap=process_block_signals -pthread -ldl
 
 examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)

@@ -90,7 +90,7 @@ static inline _Atomic uint64_t *map_region_word(const struct map *map, uint64_t 
 
 /*
  * The words of a block, or NULL when no unit covers it (it is unknown). *run receives how many blocks from here on are in the
- * same unit; their words follow each other.
+ * same unit, where their words follow each other, or how many are known to have no words either.
  */
 static inline struct block_words *map_words(const struct map *map, uint64_t block, uint64_t *run)
 {
@@ -99,8 +99,12 @@ static inline struct block_words *map_words(const struct map *map, uint64_t bloc
     *run = UNIT_BLOCKS - block % UNIT_BLOCKS;
     _Atomic uint64_t *word = map_region_word(map, region);
     /* Acquire: the unit was allocated before its bit was set. */
-    if (!word || !(atomic_load_explicit(word, memory_order_acquire) & REGION_UNIT(unit)))
+    uint64_t state = word ? atomic_load_explicit(word, memory_order_acquire) : 0;
+    if (!(state & REGION_UNIT(unit))) {
+        if (!(state & REGION_UNITS))
+            *run = REGION_BLOCKS - block % REGION_BLOCKS;
         return NULL;
+    }
     unsigned window = window_of_region(region);
     char *base = atomic_load_explicit(&map->windows[window], memory_order_relaxed);
     char *words = base + window_state_bytes(window) + (region - window_first_region(window)) * REGION_WORD_BYTES;
@@ -115,6 +119,19 @@ static inline unsigned map_window_count(const struct map *map)
 {
     uint64_t count = atomic_load_explicit(&map->header->windows, memory_order_relaxed);
     return count < 1 ? 1 : count < MAP_WINDOWS ? (unsigned)count : MAP_WINDOWS;
+}
+
+/*
+ * The end of [first, first + blocks) among the blocks that can have words here, whatever the numbers: those of an in-flight entry that
+ * another process has left are not believed.
+ */
+static inline uint64_t map_range_end(const struct map *map, uint64_t first, uint64_t blocks)
+{
+    unsigned window = 0;
+    while (window < MAP_WINDOWS && atomic_load_explicit(&map->windows[window], memory_order_acquire))
+        window++;
+    uint64_t reach = window_first_region(window) * REGION_BLOCKS;
+    return first < reach && blocks < reach - first ? first + blocks : reach;
 }
 
 /* Has another session added a window that this process has not mapped? Its blocks look unknown until map_refresh. */

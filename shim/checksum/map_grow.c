@@ -31,24 +31,29 @@ static int attach_window(struct map *map, int fd, unsigned window)
     return 0;
 }
 
+/* Drop a unit that ends at `end`, unless the file reaches that far by now: who grows a map allocates first and then sets the bit. */
+static void drop_unit_beyond(int fd, _Atomic uint64_t *state, unsigned unit, uint64_t end)
+{
+    if ((atomic_load(state) & REGION_UNIT(unit)) && file_size(fd) < end)
+        atomic_fetch_and(state, ~REGION_UNIT(unit));
+}
+
 /* A unit whose bit is set but which the file does not reach would be a SIGBUS: possible only after an unclean stop. */
 static void drop_units_beyond(struct map *map, int fd, unsigned window)
 {
     uint64_t size = file_size(fd);
     uint64_t words = window_offset(window) + window_state_bytes(window);
-    if (size >= window_offset(window) + window_bytes(window))
-        return;
     _Atomic uint64_t *states = (_Atomic uint64_t *)atomic_load(&map->windows[window]);
-    for (uint64_t region = 0; region < UINT64_C(1) << window; region++)
+    uint64_t whole = size > words ? (size - words) / REGION_WORD_BYTES : 0;
+    for (uint64_t region = whole; region < UINT64_C(1) << window; region++) {
+        if (!(atomic_load_explicit(&states[region], memory_order_relaxed) & REGION_UNITS))
+            continue;
         for (unsigned unit = 0; unit < UNITS_PER_REGION; unit++) {
             uint64_t end = words + region * REGION_WORD_BYTES + (unit + 1) * (uint64_t)UNIT_BYTES;
-            if (end <= size || !(atomic_load(&states[region]) & REGION_UNIT(unit)))
-                continue;
-            /* Another session may be growing the map: it allocates first, so look at the size after the bit. */
-            size = file_size(fd);
             if (end > size)
-                atomic_fetch_and(&states[region], ~REGION_UNIT(unit));
+                drop_unit_beyond(fd, &states[region], unit, end);
         }
+    }
 }
 
 int map_attach_windows(struct map *map, int fd)
@@ -92,15 +97,17 @@ static int reopen(struct map *map)
     return (int)fd;
 }
 
+/* The file's size is looked at as well as the count: that may be anything. */
 static int add_windows(struct map *map, int fd, unsigned last)
 {
     for (unsigned window = 0; window <= last; window++) {
         uint64_t count = atomic_load(&map->header->windows);
-        if (window >= count) {
+        if (window >= count || file_size(fd) < window_offset(window) + window_state_bytes(window)) {
             int error = store_allocate(fd, window_offset(window), window_state_bytes(window));
             if (error != 0)
                 return error;
-            atomic_compare_exchange_strong(&map->header->windows, &count, window + 1);
+            if (window >= count)
+                atomic_compare_exchange_strong(&map->header->windows, &count, window + 1);
         }
         int error = attach_window(map, fd, window);
         if (error != 0)

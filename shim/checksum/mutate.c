@@ -52,15 +52,9 @@ static void make_unknown(struct block_words *words)
         atomic_store(&words->current, WORD_UNKNOWN);
 }
 
-/* The first block that no window reaches. */
-static uint64_t reach(const struct map *map)
-{
-    return window_first_region(map_window_count(map)) * REGION_BLOCKS;
-}
-
 void mutate_unknown(struct map *map, uint64_t first, uint64_t blocks)
 {
-    uint64_t run, end = first + blocks < reach(map) ? first + blocks : reach(map);
+    uint64_t run, end = map_range_end(map, first, blocks);
     for (uint64_t block = first; block < end; block += run) {
         struct block_words *words = map_words(map, block, &run);
         run = run < end - block ? run : end - block;

@@ -217,7 +217,7 @@ static void settle_entry(struct settling *settling, struct flight *entry, const 
     STEP("begin settling dead writer");
     settling->flight = flight_enter(settling->map->id, seen->first, seen->blocks, FLIGHT_SETTLER, TRANSPORT_BLOCKING);
     region_make_durable(settling->map, seen->first, seen->blocks);
-    uint64_t run, end = seen->first + seen->blocks;
+    uint64_t run, end = map_range_end(settling->map, seen->first, seen->blocks);
     for (uint64_t block = seen->first; block < end; block += run) {
         struct block_words *words = map_words(settling->map, block, &run);
         run = run < end - block ? run : end - block;

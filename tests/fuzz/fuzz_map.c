@@ -2,7 +2,7 @@
  * libFuzzer target: nothing that a map, a session or the shared page says may harm the process that reads it.
  *
  * One input lays out a map's file, another session and their shared page (scene.h), opens the map with the real code, and goes through
- * operations of the protocol (one thread, and without the process lock, under which no signal would tell of a fault), between and inside of which words change under the code's hands, as other processes change them. A finding
+ * operations of the protocol (one thread, and with no signal blocked, so that a fault is reported), between and inside of which words change under the code's hands, as other processes change them. A finding
  * is whatever the sanitizers, a signal or the time limit report, a pointer that leads out of a map, or a request left in the table.
  */
 #include <stdio.h>
@@ -10,6 +10,8 @@
 
 #include "checksum/mutate.h"
 #include "checksum/question.h"
+#include "checksum/region.h"
+#include "checksum/settle.h"
 #include "checksum/window.h"
 #include "fuzz/scene.h"
 
@@ -119,8 +121,9 @@ static void mutate(struct map *map, struct input *input)
     uint64_t first = scene_block(input), blocks = scene_block(input);
     first = first < FLIGHT_TO_END ? first : FLIGHT_TO_END;
     blocks = blocks < FLIGHT_TO_END ? blocks : FLIGHT_TO_END;
-    mutate_open(&mutation, map, first, blocks, TRANSPORT_BLOCKING);
-    mutate_close(&mutation, first, input_byte(input) & 1 ? blocks : 0);
+    unsigned way = input_byte(input);
+    if (mutate_open(&mutation, map, first, blocks, TRANSPORT_BLOCKING, way & 2) == 0)
+        mutate_close(&mutation, first, way & 1 ? blocks : 0);
 }
 
 static void stamp(struct map *map, struct input *input)
@@ -139,6 +142,53 @@ static void stamp(struct map *map, struct input *input)
     window_changed_outside(map, time, FLIGHT_BEYOND, &first);
 }
 
+static void mark(struct map *map, struct input *input)
+{
+    uint64_t first = scene_block(input), blocks = few_blocks(input) * 1024;
+    if (!region_are_durable(map, first, blocks))
+        region_make_durable(map, first, blocks);
+    region_is_suspect(map, scene_block(input));
+    uint64_t region = scene_block(input);
+    if (region < region_count(map))
+        region_trust(map, region);
+}
+
+static void sweep(struct map *map, struct input *input)
+{
+    struct region_sweep regions;
+    unsigned way = input_byte(input);
+    uint64_t cursor = 0;
+    region_any_dirty(map);
+    for (unsigned rounds = 0; rounds < 4 && region_sweep_open(&regions, map, &cursor, way & 1) > 0; rounds++)
+        region_sweep_close(&regions, way & 2);
+}
+
+/* A file whose blocks have the sums of their numbers. */
+static uint64_t sum_of(const struct settle_file *file, uint64_t block)
+{
+    (void)file;
+    return block % 3 == 0 ? WORD_UNKNOWN : 1 + block % 32;
+}
+
+static bool barrier_of(const struct settle_file *file, uint64_t first, uint64_t blocks)
+{
+    (void)file;
+    return (first ^ blocks) & 1;
+}
+
+static int64_t modified_of(const struct settle_file *file)
+{
+    (void)file;
+    return scene_key.modified;
+}
+
+static void settle(struct map *map, struct input *input)
+{
+    const struct settle_file file = {.sum = sum_of, .barrier = barrier_of, .modified = modified_of};
+    if (settle_is_due(map) || (input_byte(input) & 1))
+        settle_map(map, &file);
+}
+
 static void refresh(struct map *map, struct input *input)
 {
     (void)input;
@@ -153,7 +203,7 @@ static void poke(struct map *map, struct input *input)
 }
 
 static void (*const operations[])(struct map *map, struct input *input) = {
-    look_up, verify, ask, cover, announce, write_part, mutate, stamp, refresh, poke, poke, poke,
+    look_up, verify, ask, cover, announce, write_part, mutate, mark, sweep, settle, stamp, refresh, poke, poke, poke,
 };
 
 static void operate(struct map *map, struct input *input)

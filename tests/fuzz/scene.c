@@ -89,7 +89,8 @@ enum options {
     PEER_LIVES = 8,
     NEW_SESSION = 16,
     RAW = 32,
-    NEW_PEER = 64
+    NEW_PEER = 64,
+    LISTS_MAP = 128
 };
 
 /* FNV-1a, as the format has it. */
@@ -194,6 +195,21 @@ static void forget_peer(unsigned slot)
         munmap(file, sizeof *file);
 }
 
+static uint64_t map_id(void)
+{
+    return ((const struct map_header *)scene.page)->identity.map_id;
+}
+
+static void set_entry(struct input *input, struct flight *entry)
+{
+    uint8_t what = input_byte(input), where = input_byte(input);
+    entry->state = (what & 7) | (uint64_t)(what >> 3 & 3) << 8 | (uint64_t)(what >> 5) << 16;
+    entry->map_id = where % 8 == 7 ? scene_word(input) : map_id();
+    entry->first = scene_block(input);
+    entry->blocks = where & 8 ? scene_block(input) : (uint64_t)where / 16;
+    entry->entered = (int64_t)scene_word(input);
+}
+
 /* Its header and the first entries of its table. */
 static void set_peer(struct input *input, unsigned options)
 {
@@ -209,15 +225,19 @@ static void set_peer(struct input *input, unsigned options)
         if (input_byte(input) % 8 == 0)
             size = input_take(input, 3);
     }
-    unsigned patches = (unsigned)input_below(input, 8);
-    for (unsigned i = 0; i < patches; i++) {
-        uint64_t word = input_below(input, 12 + ENTRIES * 5);
-        uint64_t value = word >= 12 ? scene_block(input) : scene_word(input);
-        memcpy((char *)file + (word < 12 ? word * 8 : FORMAT_PAGE + (word - 12) * 8), &value, sizeof value);
+    if (input_byte(input) % 8 == 0) {
+        uint64_t word = input_below(input, 12), value = scene_word(input);
+        memcpy((char *)file + word * 8, &value, sizeof value);
     }
+    unsigned entries = (unsigned)input_below(input, ENTRIES + 1);
+    for (unsigned i = 0; i < entries; i++)
+        set_entry(input, &file->flights[i]);
     if (!atomic_load(&session_state->peers[SCENE_PEER]) && ftruncate(scene.peer, (off_t)size) != 0)
         die("ftruncate");
     write_at(scene.peer, file, size < START ? size : START, 0);
+    uint64_t listed = options & LISTS_MAP ? map_id() : 0;
+    if (size == sizeof *file)
+        write_at(scene.peer, &listed, sizeof listed, offsetof(struct session_file, maps));
 }
 
 static void open_session_again(void)
@@ -323,6 +343,8 @@ static void poke_session(struct session_file *file, struct input *input)
                                   &file->maps_beyond};
     if (where & 128)
         atomic_store(header[where % 5], value);
+    else if (where & 32)
+        set_entry(input, &file->flights[where % 4]);
     else
         atomic_store((_Atomic uint64_t *)&file->flights[where % 4] + (where >> 2) % 5, value);
 }
@@ -363,6 +385,19 @@ void scene_reset(void)
     pending_poke.after = 0;
     memcpy(self, &scene.session, offsetof(struct session_file, flights) + 64 * sizeof(struct flight));
     memcpy(self->maps, scene.session.maps, 64 * sizeof self->maps[0]);
+}
+
+/* In the place of what blocks signals: a fault is to be reported. */
+void __wrap_process_block_signals(uint64_t *saved);
+void __wrap_process_block_signals(uint64_t *saved)
+{
+    *saved = 0;
+}
+
+void __wrap_process_lock(uint64_t *saved);
+void __wrap_process_lock(uint64_t *saved)
+{
+    *saved = 0;
 }
 
 /* ---- numbers ---- */
