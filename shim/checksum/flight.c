@@ -45,7 +45,7 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
         atomic_store_explicit(&flight->map_id, map_id, memory_order_relaxed);
         atomic_store_explicit(&flight->first, first, memory_order_relaxed);
         atomic_store_explicit(&flight->blocks, blocks, memory_order_relaxed);
-        atomic_store_explicit(&flight->entered, window_now(), memory_order_relaxed);
+        atomic_store_explicit(&flight->issued, window_now(), memory_order_relaxed);
         uint64_t ready = (state & ~UINT64_C(0xffff)) | (uint64_t)transport << 8 | (uint64_t)kind;
         /* Sequentially consistent: before any compare-and-swap of a pending word. Pairs with `look`. */
         atomic_store(&flight->state, ready);
@@ -54,6 +54,13 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
     }
     atomic_fetch_add(&self->flights_beyond, 1);
     return FLIGHT_BEYOND;
+}
+
+void flight_issue(int entry, int64_t now)
+{
+    struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
+    if (entry != FLIGHT_BEYOND)
+        atomic_store_explicit(&self->flights[entry].issued, now, memory_order_relaxed);
 }
 
 void flight_leave(int entry)
@@ -109,7 +116,7 @@ bool flight_read(const struct flight *flight, struct flight_seen *seen)
             .map_id = atomic_load_explicit(&flight->map_id, memory_order_acquire),
             .first = atomic_load_explicit(&flight->first, memory_order_acquire),
             .blocks = atomic_load_explicit(&flight->blocks, memory_order_acquire),
-            .entered = atomic_load_explicit(&flight->entered, memory_order_acquire),
+            .issued = atomic_load_explicit(&flight->issued, memory_order_acquire),
         };
         uint64_t again = atomic_load(&flight->state);
         if (again == state)

@@ -131,7 +131,7 @@ struct flight {
     _Atomic uint64_t map_id;
     _Atomic uint64_t first;  /* block */
     _Atomic uint64_t blocks; /* FLIGHT_TO_END: to the end of the file and beyond */
-    _Atomic int64_t entered; /* nanoseconds of CLOCK_REALTIME_COARSE */
+    _Atomic int64_t issued;  /* nanoseconds of CLOCK_REALTIME_COARSE; until then, when it was entered */
 };
 #define FLIGHT_TO_END (UINT64_C(1) << 52)
 #define FLIGHT_SEQUENCE (UINT64_C(1) << 16)

@@ -36,6 +36,7 @@ int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint
     map_refresh(map);
     if (!region_are_durable(map, first, blocks))
         region_make_durable(map, first, blocks);
+    flight_issue(mutation->flight, window_now());
     STEP("call");
     return 0;
 }

@@ -28,6 +28,8 @@ int session_open(void);
 /* Enter a request into the table, visible to everybody when this returns (sequentially consistent). Never fails. */
 int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
                  enum flight_transport transport);
+/* It is about to reach the kernel, at `now`: what it does to the file's mtime it does from here on. */
+void flight_issue(int entry, int64_t now);
 void flight_leave(int entry);
 
 /*

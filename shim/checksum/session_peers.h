@@ -39,7 +39,7 @@ struct flight_seen {
     enum flight_kind kind;
     enum flight_transport transport;
     uint64_t map_id, first, blocks;
-    int64_t entered;
+    int64_t issued;
 };
 
 /* @return false when the entry is free, or being filled. */

@@ -98,9 +98,9 @@ static void stretch_window(struct settling *settling, struct flight *entry, cons
     (void)entry;
     int64_t modified = settling->file->modified(settling->file);
     /* A shared mapping may have been written at any time until its process died. */
-    int64_t entered = seen->transport == TRANSPORT_MEMORY ? modified : seen->entered;
+    int64_t issued = seen->transport == TRANSPORT_MEMORY ? modified : seen->issued;
     if (modified != WINDOW_CANNOT_TELL && (seen->kind == FLIGHT_WRITE || seen->kind == FLIGHT_MUTATOR))
-        window_extend_for_dead(settling->map, modified, entered);
+        window_extend_for_dead(settling->map, modified, issued);
 }
 
 static void wait_for_uring(struct settling *settling, struct flight *entry, const struct flight_seen *seen)

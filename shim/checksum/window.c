@@ -11,9 +11,12 @@
 
 enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000, STEPPED_BACK = 1000 * 1000 * 1000 };
 
-/* How far mtime and header may be apart after a power cut; how long after it was entered a write moves mtime at most. */
+/*
+ * How far mtime and header may be apart after a power cut; how long after it was issued a write moves mtime at most. The kernel stamps
+ * when a write begins, once it has the inode's lock. Whoever edits the file that soon after a crash is taken for the dead program.
+ */
 #define BRIDGED (60 * SECOND)
-#define LANDS_WITHIN (10 * SECOND)
+#define LANDS_WITHIN SECOND
 
 static int64_t read_clock(clockid_t clock)
 {
@@ -87,12 +90,12 @@ void window_bridge(struct map *map, int64_t modified)
         stamp(&header->window_completion, modified);
 }
 
-void window_extend_for_dead(struct map *map, int64_t modified, int64_t entered)
+void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued)
 {
     _Atomic int64_t *completion = &map->header->window_completion;
     int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
     while (
-        modified > seen && modified - entered <= LANDS_WITHIN &&
+        modified > seen && modified - issued <= LANDS_WITHIN &&
         !atomic_compare_exchange_weak_explicit(completion, &seen, modified, memory_order_relaxed, memory_order_relaxed))
         ;
 }

@@ -28,10 +28,10 @@ void window_extend(struct map *map);
 void window_bridge(struct map *map, int64_t modified);
 
 /*
- * After a death with writes of ours in flight, the last of them entered at `entered`: the window is made to reach mtime, if that is not
+ * After a death with writes of ours in flight, one of them issued at `issued`: the window is made to reach mtime, if that is not
  * so much later that somebody else must have moved it. Before the dead entries are left.
  */
-void window_extend_for_dead(struct map *map, int64_t modified, int64_t entered);
+void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued);
 
 /* The program set the file's times itself: `modified` is ours. */
 void window_move(struct map *map, int64_t modified);

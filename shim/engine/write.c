@@ -297,6 +297,8 @@ static int prepare(struct chunk *chunk, struct cursor *cursor)
     }
     stats_add(STAT_bytes_bounced, chunk->length);
     chunk->issued = window_now();
+    if (chunk->accounting == ACCOUNT_ANNOUNCED)
+        flight_issue(chunk->announcement.flight, chunk->issued);
     return 0;
 }
 
