@@ -13,6 +13,7 @@
 #include "checksum/window.h"
 #include "engine/adopt.h"
 #include "engine/issue.h"
+#include "engine/recover.h"
 #include "engine/report.h"
 #include "files/reader.h"
 
@@ -45,6 +46,7 @@ static bool map_is_doubtful(const struct fd_view *view, uint64_t block, int self
 {
     struct map *map = &view->file->map;
     bool first = false;
+    recover_now(view);
     if (!region_is_suspect(map, block) && !(atomic_load(&map->header->flags) & MAP_CHANGED_OUTSIDE) &&
         !window_changed_outside(map, issue_file_modified(view->fd), self, &first))
         return false;

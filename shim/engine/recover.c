@@ -64,6 +64,15 @@ static void settle(const struct fd_view *view)
     pool_give(&page);
 }
 
+void recover_now(const struct fd_view *view)
+{
+    struct map *map = &view->file->map;
+    if (!settle_is_due(map))
+        return;
+    settle(view);
+    atomic_store(&map->settle_due, settle_is_due(map));
+}
+
 __attribute__((noinline)) void recover(const struct fd_view *view)
 {
     struct map *map = &view->file->map;

@@ -18,4 +18,7 @@ static inline bool recover_is_due(const struct file *file)
 /* Look into it: at once when a dead session is known, otherwise (somebody was met on a block) ten times a second at most. */
 void recover(const struct fd_view *view);
 
+/* Look into it whether anything is known or not: a dead writer leaves the time window open, which hides changes from outside. */
+void recover_now(const struct fd_view *view);
+
 #endif
