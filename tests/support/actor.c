@@ -25,9 +25,9 @@ bool actors_can_play(void)
 
 const char *store_variable(const char *directory)
 {
-    static char variables[8][4300];
+    static char variables[64][4300];
     static unsigned count;
-    char *variable = variables[count++ % 8];
+    char *variable = variables[count++ % 64];
 
     snprintf(variable, sizeof(variables[0]), "BOUNCEIO_STORE=%s/store.XXXXXX", directory);
     if (!mkdtemp(strchr(variable, '=') + 1))

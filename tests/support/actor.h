@@ -95,7 +95,7 @@ struct answer survey_of(const char *const *environment, const char *path, uint64
     }
 int actor_main(int argc, char **argv);
 
-/* A store of its own in a new directory below the run's scratch: "BOUNCEIO_STORE=...", in one of 8 rotating buffers. */
+/* A store of its own in a new directory below the run's scratch: "BOUNCEIO_STORE=...", in one of 64 rotating buffers. */
 const char *store_variable(const char *directory);
 
 #endif
