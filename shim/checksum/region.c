@@ -189,21 +189,27 @@ static bool sync_words(struct block_words *words, uint64_t blocks)
     return raw(SYS_msync, words, blocks * sizeof *words, MS_SYNC) == 0;
 }
 
-/* Take DURABLE off and look whether anything is under way. If so, give it back. @return true when the region can be cleared. */
+/*
+ * Take DURABLE off and look whether anything is under way. If so, give it back. @return true when the region can be cleared.
+ *
+ * Taking it off has a new sequence number, as "set DIRTY": while one clearer is at work DURABLE may come back, by a writer that was
+ * still in flight, and be taken off by a second one. The first must not take that word for the one it remembers.
+ */
 static bool begin_clearing(const struct map *map, uint64_t region, uint64_t *remembered)
 {
     _Atomic uint64_t *word = map_region_word(map, region);
+    uint64_t before = atomic_load(word);
     STEP("DURABLE off");
-    uint64_t before = atomic_fetch_and(word, ~REGION_DURABLE);
-    *remembered = before & ~REGION_DURABLE;
+    do
+        *remembered = (before + REGION_SEQUENCE) & ~REGION_DURABLE;
+    while (!atomic_compare_exchange_weak(word, &before, *remembered));
     STEP("nothing in flight?");
     if (!flight_any_in(map->id, region * REGION_BLOCKS, REGION_BLOCKS) && each_run(map, region, is_idle))
         return true;
     uint64_t seen = *remembered;
     STEP("give DURABLE back");
-    /* With a new sequence number, as "set DIRTY": another clearer may have remembered the same word. */
     if (before & REGION_DURABLE)
-        atomic_compare_exchange_strong(word, &seen, (seen + REGION_SEQUENCE) | REGION_DURABLE);
+        atomic_compare_exchange_strong(word, &seen, seen | REGION_DURABLE);
     return false;
 }
 

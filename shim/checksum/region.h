@@ -6,8 +6,8 @@
  * flight. After a power cut a DIRTY region is SUSPECT: a mismatch in it is adopted, and counted as recovered.
  *
  *   write   announce; then look: DURABLE? If not: set DIRTY (sequence + 1), msync, OR in DURABLE; then issue
- *   clear   take DURABLE off, remember the word; nothing in flight, nothing pending? flush the data; msync the block words; CAS DIRTY
- *           off from exactly the remembered word
+ *   clear   take DURABLE off (sequence + 1), remember the word; nothing in flight, nothing pending? flush the data; msync the block
+ *           words; CAS DIRTY off from exactly the remembered word
  *
  * Regions without a word (no window reaches them) or without a unit have no checksums, and need nothing.
  * Thread-safe; async-signal-safe. region_are_durable is lock-free and makes no system call; the rest are slow paths.

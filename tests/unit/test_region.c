@@ -155,6 +155,24 @@ START_TEST(a_clearer_that_gives_durable_back_cannot_be_mistaken_for_nobody)
 }
 END_TEST
 
+START_TEST(a_clearer_is_not_misled_by_a_second_one)
+{
+    struct region_sweep second;
+    uint64_t cursor = 2, again = 2;
+    new_map();
+    mark(2);
+    atomic_fetch_and(map_region_word(map, 2), ~REGION_DURABLE);
+    ck_assert_uint_eq(region_sweep_open(&sweep, map, &cursor, true), 1);
+    /* A writer that set DIRTY before that says DURABLE only now, and the next one relies on it. */
+    atomic_fetch_or(map_region_word(map, 2), REGION_DURABLE);
+    ck_assert_uint_eq(region_sweep_open(&second, map, &again, true), 1);
+    region_sweep_close(&sweep, true);
+    ck_assert_msg(is(2, REGION_DIRTY), "cleared, though there was a write since the look");
+    region_sweep_close(&second, true);
+    ck_assert(is(2, 0));
+}
+END_TEST
+
 START_TEST(a_region_with_a_pending_block_stays_dirty)
 {
     new_map();
@@ -363,6 +381,7 @@ int main(int argc, char **argv)
         without_a_flush_a_region_stays_dirty,
         a_region_with_a_request_in_flight_stays_durable,
         a_clearer_that_gives_durable_back_cannot_be_mistaken_for_nobody,
+        a_clearer_is_not_misled_by_a_second_one,
         a_region_with_a_pending_block_stays_dirty,
         a_write_during_the_flush_keeps_the_region_dirty,
         a_mutator_in_between_keeps_the_region_dirty,
