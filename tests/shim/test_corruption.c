@@ -1,6 +1,6 @@
 /*
  * Corruption: whatever a disk can do to a file behind everybody's back, times and all. Every block that is not what was written is
- * reported at its exact place by whoever reads it, and no other; healed, everything is verified again.
+ * reported at its exact place by whoever reads it, and by scrub, and no other; healed, everything is verified again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "support/actor.h"
+#include "support/command.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 
@@ -201,6 +202,11 @@ static void damage_is_found(struct scene *scene, struct image *image, const char
 
     ck_assert_msg(strcmp(answer.survey, expected) == 0, "on %s, %s:\n%s instead of\n%s", scene->fs, kind, answer.survey,
                   expected);
+    expect_in_log(scene, expected, kind);
+    struct child scrub = command_ends(strchr(expected, 'E') ? 1 : 0, scene->environment,
+                                      (const char *const[]){"scrub", "--quiet", scene->path, NULL});
+
+    child_free(&scrub);
     expect_in_log(scene, expected, kind);
     put_on_medium(scene, image->written, image->found, BYTES);
     memset(expected, 'v', BLOCKS);
