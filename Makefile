@@ -90,6 +90,9 @@ TEST_LIBRARIES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/shim/lib_*.c))
 TEST_PROGRAMS := $(UNIT_TESTS) $(SHIM_TESTS)
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_OBJECTS := $(call object,$(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c)))
+# Each is a controller and, in other modes, the programs that it starts, kills and cuts off.
+TORTURES := $(BUILD)/tests/torture/kill9
+TORTURE_OBJECTS := $(call object,$(filter-out $(TORTURES:$(BUILD)/%=%.c),$(wildcard tests/torture/*.c)))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 
 PRODUCTS := $(BUILD)/$(LIBRARY) $(BUILD)/bounceio.pc $(if $(CLI_OBJECTS),$(BUILD)/bounceio)
@@ -182,6 +185,11 @@ $(SHIM_TESTS): $(BUILD)/tests/shim/%: $(BUILD)/obj/tests/shim/%.o $(BUILD)/libsu
 	@mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(CHECK_LIBS) -pthread -ldl
 
+$(TORTURES): $(BUILD)/%: $(BUILD)/obj/%.o $(TORTURE_OBJECTS) $(BUILD)/libsupport.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(CHECK_LIBS) -pthread -ldl
+
 $(TEST_LIBRARIES): $(BUILD)/%.so: %.c
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
@@ -205,6 +213,7 @@ $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(FUZZ_OBJECTS) $
 
 examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)
+tortures: $(TORTURES)
 
 # T=NAME runs only the tests whose name contains NAME.
 T ?=
@@ -284,3 +293,4 @@ clean:
 
 -include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS))
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)
+-include $(patsubst %.o,%.d,$(TORTURE_OBJECTS)) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TORTURES))
