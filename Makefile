@@ -2,6 +2,7 @@
 #
 #   make            build/libbounceshim.so          make demo        see it work
 #   make check      the tests                       make check-apps  real programs under the shim
+#   make torture    kills and power cuts
 #   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
 #
 # V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps|fuzz.
@@ -91,7 +92,7 @@ TEST_PROGRAMS := $(UNIT_TESTS) $(SHIM_TESTS)
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_OBJECTS := $(call object,$(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c)))
 # Each is a controller and, in other modes, the programs that it starts, kills and cuts off.
-TORTURES := $(BUILD)/tests/torture/kill9
+TORTURES := $(BUILD)/tests/torture/kill9 $(BUILD)/tests/torture/powercut
 TORTURE_OBJECTS := $(call object,$(filter-out $(TORTURES:$(BUILD)/%=%.c),$(wildcard tests/torture/*.c)))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 
@@ -250,6 +251,15 @@ fuzz: deps-build deps-lint
 
 fuzzers: $(FUZZERS)
 
+# Writers killed at random moments, devices that lose power, long versions of other tests. TORTURE_KILLS, TORTURE_CUTS: how many of
+# each; SLICE=1: two minutes of it.
+TORTURE_KILLS ?= $(if $(SLICE),25,500)
+TORTURE_CUTS ?= $(if $(SLICE),10,200)
+torture: deps-build deps-check
+	$(Q)$(MAKE) --no-print-directory all tests tortures
+	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
+	$(Q)BOUNCEIO_TORTURE_SLICE=$(SLICE) TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_CUTS=$(TORTURE_CUTS) $(RUN) torture -- $(T)
+
 # What a program that never uses O_DIRECT pays; fails beyond the limits.
 bench-idle: deps-build
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/bench/idle
@@ -286,7 +296,7 @@ uninstall:
 clean:
 	rm -rf build build-asan build-tsan build-fuzz
 
-.PHONY: all examples tests demo check check-apps check-asan check-tsan check-valgrind fuzz fuzzers bench-idle lint install uninstall clean \
+.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind torture fuzz fuzzers bench-idle lint install uninstall clean \
 	deps deps-build deps-check deps-lint deps-apps
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -3,7 +3,8 @@
 #
 #   tests/run.sh --build DIRECTORY [--sanitizer asan|tsan] [--valgrind] KIND... [-- NAME]
 #
-# KIND: unit (programs linked with the shim's objects), shim (programs run under the shim), apps (real programs).
+# KIND: unit (programs linked with the shim's objects), shim (programs run under the shim), apps (real programs), torture (programs
+# that kill and cut off others, and the long versions of some shim tests; BOUNCEIO_TORTURE_SLICE=1: only the former).
 # NAME: only the tests whose name contains it. BOUNCEIO_TEST_SEED=N repeats a randomized run.
 #
 # Shim and app tests run inside support/filesystems.sh. Every test has an empty BOUNCEIO_STORE of its own, on a normal
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     --sanitizer) sanitizer=$2; shift ;;
     --valgrind) valgrind=1 ;;
     --) filter=${2:-}; break ;;
-    unit | shim | apps) kinds+=("$1") ;;
+    unit | shim | apps | torture) kinds+=("$1") ;;
     *) echo "run.sh: unknown argument '$1'" >&2; exit 2 ;;
     esac
     shift
@@ -31,7 +32,7 @@ build=$(cd "$build" && pwd) || exit 2
 
 # File systems once, around everything that needs them.
 case " ${kinds[*]} " in
-*" shim "* | *" apps "*)
+*" shim "* | *" apps "* | *" torture "*)
     if [ -z "${BOUNCEIO_TEST_FS:-}" ]; then
         exec "$tests/support/filesystems.sh" "$tests/run.sh" "${all_arguments[@]}"
     fi
@@ -105,12 +106,13 @@ run_one() {
     printf '%-5s %-40s %7.1f s' "$result" "$name" "$(awk "BEGIN { print ($end - $begin) / 1e9 }")"
     [ -n "$summary" ] && printf '  %d tests' "$checks"
     printf '\n'
-    case $result in
-    FAIL)
+    case $name:$result in
+    *:FAIL)
         [ "$status" -ne 124 ] || echo "      killed by the watchdog after $watchdog_seconds s"
         [ "$status" -le 128 ] || echo "      ended by signal $((status - 128))"
         sed 's/^/      /' "$output" | tail -200
         ;;
+    torture/*) sed 's/^/      /' "$output" | tail -20 ;;
     *) grep -iE '^ *skipped' "$output" | sort | uniq -c | sed -E 's/^ *1 /      /; s/^ *([0-9]+) /      \1 x /' | head -20 ;;
     esac
 }
@@ -121,14 +123,29 @@ wanted() {
     case ${1##*/} in *"$filter"*) return 0 ;; *) return 1 ;; esac
 }
 
+# programs KIND: what there is of it, wanted or not.
+programs() {
+    case $1 in
+    torture)
+        printf '%s\n' "$build/tests/torture"/*
+        [ -n "${BOUNCEIO_TORTURE_SLICE:-}" ] || printf '%s\n' "$build/tests/shim"/test_{corruption,wolf,sequences}*
+        ;;
+    *) printf '%s\n' "$build/tests/$1"/test_* "$tests/$1"/*.sh ;;
+    esac
+}
+
 run_kind() {
-    local kind=$1 test
-    for test in "$build/tests/$kind"/test_* "$tests/$kind"/*.sh; do
+    local kind=$1 test list
+    mapfile -t list < <(programs "$kind")
+    [ "$kind" != torture ] || watchdog_seconds=3600
+    for test in "${list[@]}"; do
         wanted "$test" || continue
         # shellcheck disable=SC2086 # valgrind is a command line
         case $kind:$test in
         unit:*.sh | apps:* | shim:*.sh) run_one "$kind/${test##*/}" "$test" ;;
         unit:*) run_one "$kind/${test##*/}" $valgrind "$test" ;;
+        torture:*/tests/torture/*) run_one "$kind/${test##*/}" "$test" ;;
+        torture:*) run_one "$kind/${test##*/}" env BOUNCEIO_TEST_FULL=1 LD_PRELOAD="$preload" "$test" ;;
         shim:*) run_one "$kind/${test##*/}" env LD_PRELOAD="$preload" "$test" ;;
         esac
     done

@@ -1,0 +1,422 @@
+/*
+ * Power cuts: while a workload runs, the device is cloned again and again; each clone is mounted as if the machine had come up again
+ * (another boot id), and nothing that is read from it fails, every acknowledged block outside the regions that were dirty is there with its
+ * checksum, and a bit flipped in one of those is found.
+ *
+ * The store lies on the same device, or on another one; then the workload is frozen while both are cloned, with no thread in a
+ * system call: the two are what one instant left.
+ *
+ * TORTURE_CUTS: how many (200). BOUNCEIO_TEST_SEED repeats the choices, though not the moments.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checksum/format.h"
+#include "support/sequence.h"
+#include "torture/control.h"
+#include "torture/mapfile.h"
+#include "torture/medium.h"
+#include "torture/worker.h"
+
+enum {
+    PROCESSES = 2,
+    THREADS = 2,
+    CUTS_OF_A_STORY = 10,
+    CUTS_OF_A_SLICE = 4,
+    REGIONS = 16,
+    FLIPS = 2,
+    DATA_MEGABYTES = 512,
+    STORE_MEGABYTES = 320,
+};
+
+#define DOUBTFUL (REGION_DIRTY | REGION_SUSPECT)
+
+/* The clones of one instant, and what the ledger said then. */
+struct cut {
+    char data[MEDIUM_PATH + 16], store[MEDIUM_PATH + 16]; /* images; store empty: it is on the data's device */
+    struct ledger *ledger;
+    int ledger_fd;
+    char ledger_number[16];
+    uint64_t regions[REGIONS];
+    bool mapped;
+};
+
+struct story {
+    struct media *media;
+    struct medium data, store;
+    bool apart; /* the store has a device of its own */
+    struct ledger *ledger;
+    int ledger_fd;
+    char path[512], store_path[512];
+    struct setting setting;
+    struct random random;
+    unsigned habits, threads, processes;
+    struct worker workers[PROCESSES];
+    struct cut cuts[CUTS_OF_A_STORY];
+    unsigned cut_count;
+};
+
+static struct {
+    unsigned cuts, flips, image_flips, known, recovered, suspect, touched;
+} total;
+
+#define require(condition, ...)                                                                                        \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            printf(__VA_ARGS__);                                                                                       \
+            putchar('\n');                                                                                             \
+            return false;                                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+/* --- The workload, and the cuts ----------------------------------------------------------------------------------- */
+
+static void start_writers(struct story *story)
+{
+    char ledger[16];
+
+    snprintf(ledger, sizeof(ledger), "%d", story->ledger_fd);
+    for (unsigned i = 0; i < story->processes; i++)
+        story->workers[i] = worker_start(
+            &story->setting,
+            (const char *const[]){"--write", ledger, story->path, number(i * THREADS), number(story->threads),
+                                  number(random_next(&story->random)), number(story->habits), "0", NULL});
+    /* A writer that has not got so far has not written anything either. */
+    for (unsigned tries = 0; tries < 2000 && atomic_load(&story->ledger->actors[0].done) == 0; tries++)
+        sleep_us(1000);
+}
+
+static bool kill_writers(struct story *story)
+{
+    bool fine = true;
+
+    for (unsigned i = 0; i < story->processes; i++)
+        if (!worker_kill(&story->workers[i]))
+            fine = false;
+    require(fine, "a writer failed");
+    return true;
+}
+
+static struct ledger *copy_of(const struct ledger *ledger)
+{
+    struct ledger *copy = malloc(ledger_bytes(ledger));
+
+    if (!copy)
+        support_die("no memory");
+    memcpy(copy, ledger, ledger_bytes(ledger));
+    return copy;
+}
+
+/* What two copies agree on, taken before and after the cut: blocks at which nobody was in between. */
+static void agree(struct ledger *agreed, const struct ledger *before, const struct ledger *after)
+{
+    memcpy(agreed->actors, after->actors, sizeof(agreed->actors));
+    for (uint64_t block = 0; block < ledger_block_count(agreed); block++) {
+        uint64_t state = before->blocks[block].state;
+        bool quiet = state == after->blocks[block].state && !(state & LEDGER_PRESENT);
+
+        agreed->blocks[block].state = quiet ? state & LEDGER_KNOWN : 0;
+        for (unsigned s = 0; s < LEDGER_SECTORS; s++)
+            agreed->blocks[block].sectors[s] = quiet ? before->blocks[block].sectors[s] : LEDGER_ANY;
+    }
+}
+
+static void cut_power(struct story *story)
+{
+    struct cut *cut = &story->cuts[story->cut_count++];
+    bool freeze = story->apart || random_chance(&story->random, 30);
+    bool store_first = random_chance(&story->random, 50);
+
+    snprintf(cut->data, sizeof(cut->data), "%s.%u", story->data.image, story->cut_count);
+    snprintf(cut->store, sizeof(cut->store), "%s.%u", story->store.image, story->cut_count);
+    cut->ledger =
+        ledger_new(&cut->ledger_fd, story->ledger->arenas, story->ledger->arena_blocks, story->ledger->arena_first);
+    snprintf(cut->ledger_number, sizeof(cut->ledger_number), "%d", cut->ledger_fd);
+    for (unsigned i = 0; freeze && i < story->processes; i++)
+        worker_freeze(&story->workers[i]);
+    struct ledger *before = copy_of(story->ledger);
+
+    if (story->apart && store_first)
+        medium_clone(&story->store, cut->store);
+    medium_clone(&story->data, cut->data);
+    if (story->apart && !store_first)
+        medium_clone(&story->store, cut->store);
+    struct ledger *after = copy_of(story->ledger);
+
+    for (unsigned i = 0; freeze && i < story->processes; i++)
+        worker_thaw(&story->workers[i]);
+    agree(cut->ledger, before, after);
+    free(before);
+    free(after);
+}
+
+/* --- After the power is back -------------------------------------------------------------------------------------- */
+
+static uint64_t region_of(const struct ledger *ledger, uint64_t block)
+{
+    return ledger_offset(ledger, block * LEDGER_SECTORS) / BLOCK / REGION_BLOCKS;
+}
+
+/* Nothing is promised of regions that were dirty. */
+static void forget_doubtful(struct cut *cut)
+{
+    for (uint64_t block = 0; block < ledger_block_count(cut->ledger); block++) {
+        if (cut->mapped && !(cut->regions[region_of(cut->ledger, block)] & DOUBTFUL))
+            continue;
+        atomic_fetch_and(&cut->ledger->blocks[block].state, ~LEDGER_KNOWN);
+        for (unsigned s = 0; s < LEDGER_SECTORS; s++)
+            atomic_store(&cut->ledger->blocks[block].sectors[s], LEDGER_ANY);
+    }
+}
+
+static bool read_all(const struct setting *setting, const struct story *story, const struct cut *cut, bool first)
+{
+    char said[512];
+    unsigned long long known = 0, blocks = 0, verified = 0, recovered = 0;
+
+    require(worker_run(setting, said,
+                       (const char *const[]){"--read", cut->ledger_number, story->path, number(LEDGER_READER), NULL}),
+            "reading after the cut failed");
+    sscanf(said, "known %llu read %llu verified %llu recovered %llu", &known, &blocks, &verified, &recovered);
+    if (first) {
+        total.known += (unsigned)known;
+        total.recovered += (unsigned)recovered;
+    }
+    return true;
+}
+
+/* Suspect is what was dirty, no less and no more. */
+static bool suspects_are_right(const struct story *story, const struct cut *cut)
+{
+    uint64_t now[REGIONS];
+
+    if (!cut->mapped)
+        return true;
+    require(mapfile_regions(story->store_path, now, REGIONS) == 0, "the map has gone");
+    for (unsigned region = 0; region < REGIONS; region++) {
+        bool doubtful = cut->regions[region] & DOUBTFUL;
+
+        require(doubtful == ((now[region] & REGION_SUSPECT) != 0),
+                "region %u was %llx when the power failed, and is %llx now", region,
+                (unsigned long long)cut->regions[region], (unsigned long long)now[region]);
+        total.suspect += doubtful;
+    }
+    return true;
+}
+
+static bool choose_known(struct story *story, const struct cut *cut, uint64_t *offset)
+{
+    uint64_t count = ledger_block_count(cut->ledger);
+    uint64_t start = random_below(&story->random, count);
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t block = (start + i) % count;
+
+        *offset = ledger_offset(cut->ledger, block * LEDGER_SECTORS);
+        if ((cut->ledger->blocks[block].state & LEDGER_KNOWN) && *offset + BLOCK <= size_behind(story->path))
+            return true;
+    }
+    return false;
+}
+
+/* The same in the image: what a bad device does. */
+static bool image_flip_is_found(struct story *story, const struct cut *cut, const struct setting *setting,
+                                uint64_t offset)
+{
+    const char *environment[] = {"BOUNCEIO_LOG_FILE=/dev/null", NULL};
+    struct setting quiet = *setting;
+    uint64_t address;
+    unsigned bit = (unsigned)random_below(&story->random, 8);
+
+    if (!medium_address(&story->data, story->path, offset, &address))
+        return true;
+    quiet.environment = environment;
+    address += random_below(&story->random, BLOCK);
+    medium_unmount(&story->data);
+    flip_bit_behind(cut->data, address, bit);
+    require(medium_mount(&story->data, cut->data), "cannot mount the image again");
+    bool found = worker_run(&quiet, NULL, (const char *const[]){"--damaged", story->path, number(offset), NULL});
+
+    medium_unmount(&story->data);
+    flip_bit_behind(cut->data, address, bit);
+    require(medium_mount(&story->data, cut->data), "cannot mount the image again");
+    require(found, "a bit flipped in the image, at %llu of the file, was not found", (unsigned long long)offset);
+    total.image_flips++;
+    return true;
+}
+
+static bool flips_are_found(struct story *story, const struct cut *cut, const struct setting *setting)
+{
+    uint64_t offset;
+
+    for (unsigned i = 0; i < FLIPS && choose_known(story, cut, &offset); i++, total.flips++)
+        if (!flip_is_found(setting, story->path, offset, &story->random))
+            return false;
+    return !story->apart || !choose_known(story, cut, &offset) || image_flip_is_found(story, cut, setting, offset);
+}
+
+/* The file can be written again, under checksums. */
+static bool work_goes_on(struct story *story, const struct cut *cut, const struct setting *setting)
+{
+    unsigned habits = HABIT_PARTIAL | HABIT_FSYNC | HABIT_SMALL | (story->habits & HABIT_RESIZE);
+
+    require(worker_run(setting, NULL,
+                       (const char *const[]){"--write", cut->ledger_number, story->path, "1", "1",
+                                             number(random_next(&story->random)), number(habits), "40", NULL}),
+            "writing after the cut failed");
+    return read_all(setting, story, cut, false);
+}
+
+static bool check_mounted(struct story *story, struct cut *cut)
+{
+    char boot_id[40];
+    struct setting setting = {.store = story->store_path, .boot_id = boot_id};
+
+    snprintf(boot_id, sizeof(boot_id), "%032x", 0xb0070000 + total.cuts);
+    cut->mapped = mapfile_regions(story->store_path, cut->regions, REGIONS) == 0;
+    forget_doubtful(cut);
+    if (random_chance(&story->random, 25)) {
+        struct worker reader = worker_start(
+            &setting, (const char *const[]){"--read", cut->ledger_number, story->path, number(LEDGER_READER), NULL});
+
+        sleep_us(UINT64_C(500) << random_below(&story->random, 6));
+        require(worker_kill(&reader), "a reader that was to be killed failed");
+        ledger_bury(cut->ledger, LEDGER_ACTOR(LEDGER_READER));
+        ledger_settled(cut->ledger);
+    }
+    return read_all(&setting, story, cut, true) && suspects_are_right(story, cut) &&
+           flips_are_found(story, cut, &setting) && work_goes_on(story, cut, &setting);
+}
+
+static bool check_cut(struct story *story, struct cut *cut)
+{
+    total.cuts++;
+    require(medium_mount(&story->data, cut->data), "cannot mount the clone");
+    require(!story->apart || medium_mount(&story->store, cut->store), "cannot mount the store's clone");
+    bool fine = check_mounted(story, cut);
+
+    if (!fine)
+        for (unsigned region = 0; cut->mapped && region < REGIONS; region++)
+            printf("region %u: %llx\n", region, (unsigned long long)cut->regions[region]);
+    medium_unmount(&story->data);
+    if (story->apart)
+        medium_unmount(&story->store);
+    return fine;
+}
+
+/* --- Stories ------------------------------------------------------------------------------------------------------ */
+
+/* Several regions with 2 MiB of data in each, some of it across a border; or one arena that can be lengthened and cut. */
+static void lay_out(struct story *story)
+{
+    static const uint64_t together[] = {0};
+    uint64_t apart[10];
+
+    for (unsigned i = 0; i < 10; i++)
+        apart[i] = (uint64_t)i * REGION_BLOCKS + (i % 3 == 2 ? REGION_BLOCKS - 200 : 777 * i);
+    story->ledger = (story->habits & HABIT_RESIZE) ? ledger_new(&story->ledger_fd, 1, 4096, together)
+                                                   : ledger_new(&story->ledger_fd, 10, 512, apart);
+    uint64_t last = ledger_block_count(story->ledger) * LEDGER_SECTORS - 1;
+
+    make_file_behind(story->path, 0, 0);
+    if (truncate(story->path, (off_t)(ledger_offset(story->ledger, last) + SECTOR)) != 0)
+        support_die("cannot lengthen %s", story->path);
+}
+
+static void prepare(struct story *story, struct media *media, unsigned index, uint64_t seed)
+{
+    static const char *const kinds[] = {"xfs", "ext4", "btrfs-nocow"};
+    const char *kind = kinds[index % 3];
+
+    *story = (struct story){.media = media, .random = {seed + index}, .apart = index / 3 % 2 == 1};
+    story->habits = (unsigned)random_next(&story->random) &
+                    (HABIT_PARTIAL | HABIT_REOPEN | HABIT_SEQUENTIAL | HABIT_SMALL | HABIT_PAUSE | HABIT_SYNC);
+    story->habits |= random_chance(&story->random, 75) ? HABIT_STAY : 0;
+    story->habits |= random_chance(&story->random, 30) ? HABIT_PUNCH : 0;
+    story->habits |= random_chance(&story->random, 15) ? HABIT_RESIZE : 0;
+    story->processes = 1 + (unsigned)random_below(&story->random, PROCESSES);
+    story->threads = 1 + (unsigned)random_below(&story->random, THREADS);
+    medium_new(&story->data, media, "data", kind, DATA_MEGABYTES);
+    if (story->apart)
+        medium_new(&story->store, media, "store", index % 2 ? "xfs" : "ext4", STORE_MEGABYTES);
+    snprintf(story->path, sizeof(story->path), "%s/file", story->data.home);
+    snprintf(story->store_path, sizeof(story->store_path), "%s/store",
+             story->apart ? story->store.home : story->data.home);
+}
+
+static bool tell(struct media *media, unsigned index, unsigned cuts, uint64_t seed)
+{
+    static const char *const environment[] = {"BOUNCEIO_TEST_SWEEP_MS=60", NULL};
+    static struct story story;
+
+    prepare(&story, media, index, seed);
+    story.setting = (struct setting){.store = story.store_path,
+                                     .boot_id = "0b007000000000000000000000000001",
+                                     .steps = index % 4 == 3,
+                                     .environment = environment};
+    lay_out(&story);
+    start_writers(&story);
+    for (unsigned i = 0; i < cuts; i++) {
+        sleep_us(10000 + random_below(&story.random, 300000));
+        cut_power(&story);
+    }
+    bool fine = kill_writers(&story);
+
+    medium_unmount(&story.data);
+    if (story.apart)
+        medium_unmount(&story.store);
+    for (unsigned i = 0; i < story.cut_count; i++) {
+        struct cut *cut = &story.cuts[i];
+
+        fine = fine && check_cut(&story, cut);
+        ledger_free(cut->ledger, cut->ledger_fd);
+        medium_remove(cut->data);
+        if (story.apart)
+            medium_remove(cut->store);
+    }
+    if (!fine)
+        printf("story %u on %s, store %s: habits %x, %u processes of %u threads, %s\n", index, story.data.kind,
+               story.apart ? story.store.kind : "on it", story.habits, story.processes, story.threads,
+               story.setting.steps ? "steps" : "release");
+    medium_remove(story.data.image);
+    medium_remove(story.store.image);
+    ledger_free(story.ledger, story.ledger_fd);
+    return fine;
+}
+
+static int torture(void)
+{
+    unsigned cuts = torture_count("TORTURE_CUTS", 200);
+    unsigned each = cuts <= 3 * CUTS_OF_A_SLICE ? CUTS_OF_A_SLICE : CUTS_OF_A_STORY;
+    uint64_t seed = random_run_seed();
+    double begin = seconds_now();
+    bool fine = true;
+    struct media media;
+
+    if (!media_open(&media))
+        return 77;
+    for (unsigned index = 0; fine && total.cuts < cuts; index++)
+        fine = tell(&media, index, cuts - total.cuts < each ? cuts - total.cuts : each, seed);
+    media_close(&media);
+    if (!fine)
+        return EXIT_FAILURE;
+    printf("%u cuts in %.0f s: %u acknowledged blocks outside dirty regions verified, %u blocks recovered, %u suspect "
+           "regions, "
+           "%u flips found, %u in the image\n",
+           total.cuts, seconds_now() - begin, total.known, total.recovered, total.suspect,
+           total.flips + total.image_flips, total.image_flips);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct support_mode modes[] = {WORKER_MODES, {NULL, NULL}};
+
+    for (const struct support_mode *mode = modes; argc > 1 && mode->name; mode++)
+        if (strcmp(argv[1], mode->name) == 0)
+            return mode->run(argc - 2, argv + 2);
+    return torture();
+}
