@@ -258,7 +258,7 @@ TORTURE_CUTS ?= $(if $(SLICE),10,200)
 torture: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory all tests tortures
 	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
-	$(Q)BOUNCEIO_TORTURE_SLICE=$(SLICE) TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_CUTS=$(TORTURE_CUTS) $(RUN) torture -- $(T)
+	$(Q)TORTURE_SLICE=$(SLICE) TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_CUTS=$(TORTURE_CUTS) $(RUN) torture -- $(T)
 
 # What a program that never uses O_DIRECT pays; fails beyond the limits.
 bench-idle: deps-build

@@ -4,7 +4,7 @@
 #   tests/run.sh --build DIRECTORY [--sanitizer asan|tsan] [--valgrind] KIND... [-- NAME]
 #
 # KIND: unit (programs linked with the shim's objects), shim (programs run under the shim), apps (real programs), torture (programs
-# that kill and cut off others, and the long versions of some shim tests; BOUNCEIO_TORTURE_SLICE=1: only the former).
+# that kill and cut off others, and the long versions of some shim tests; TORTURE_SLICE=1: only the former).
 # NAME: only the tests whose name contains it. BOUNCEIO_TEST_SEED=N repeats a randomized run.
 #
 # Shim and app tests run inside support/filesystems.sh. Every test has an empty BOUNCEIO_STORE of its own, on a normal
@@ -128,7 +128,7 @@ programs() {
     case $1 in
     torture)
         printf '%s\n' "$build/tests/torture"/*
-        [ -n "${BOUNCEIO_TORTURE_SLICE:-}" ] || printf '%s\n' "$build/tests/shim"/test_{corruption,wolf,sequences}*
+        [ -n "${TORTURE_SLICE:-}" ] || printf '%s\n' "$build/tests/shim"/test_{corruption,wolf,sequences}*
         ;;
     *) printf '%s\n' "$build/tests/$1"/test_* "$tests/$1"/*.sh ;;
     esac
