@@ -22,14 +22,14 @@ enum { ATTEMPTS = 200, HOST_MEGABYTES = 8 << 10 };
 #define IOCTL_FIEMAP _IOWR('f', 11, struct fiemap)
 
 /* A loop device over the image that goes with its last user. @return a descriptor of it; its path in `device`. */
-static int attach(const char *image, char *device, size_t room)
+static int attach(const char *image, bool sectors, char *device, size_t room)
 {
     int backing = open(image, O_RDWR | O_CLOEXEC);
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    struct loop_config config = {.fd = (uint32_t)backing, .block_size = SECTOR};
+    struct loop_config config = {.fd = (uint32_t)backing, .block_size = sectors ? SECTOR : BLOCK};
     int fd = -1;
 
-    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (sectors ? 0 : LO_FLAGS_DIRECT_IO);
     if (backing < 0 || control < 0)
         support_die("cannot attach %s to a loop device", image);
     /* Another process may take the free device between the two calls. */
@@ -49,10 +49,10 @@ static int attach(const char *image, char *device, size_t room)
     return fd;
 }
 
-static bool mount_image(const char *kind, const char *image, const char *directory, const char *options)
+static bool mount_image(const char *kind, bool sectors, const char *image, const char *directory, const char *options)
 {
     char device[64];
-    int fd = attach(image, device, sizeof(device));
+    int fd = attach(image, sectors, device, sizeof(device));
     int result = mount(device, directory, strncmp(kind, "btrfs", 5) == 0 ? "btrfs" : kind, MS_NOATIME, options);
     int error = errno;
 
@@ -61,7 +61,7 @@ static bool mount_image(const char *kind, const char *image, const char *directo
     return result == 0;
 }
 
-static void make_image(const char *kind, const char *image, unsigned megabytes)
+static void make_image(const char *kind, bool sectors, const char *image, unsigned megabytes)
 {
     char mkfs[32];
 
@@ -69,7 +69,10 @@ static void make_image(const char *kind, const char *image, unsigned megabytes)
     if (truncate(image, (off_t)megabytes << 20) != 0)
         support_die("cannot make %s", image);
     snprintf(mkfs, sizeof(mkfs), "mkfs.%s", strncmp(kind, "btrfs", 5) == 0 ? "btrfs" : kind);
-    if (!system_command((const char *const[]){mkfs, "-q", image, NULL}))
+    const char *any[] = {mkfs, "-q", image, NULL};
+    const char *large[] = {mkfs, "-q", "-s", "size=4096", image, NULL};
+
+    if (!system_command(strcmp(kind, "xfs") == 0 && !sectors ? large : any))
         support_die("%s failed", mkfs);
 }
 
@@ -87,9 +90,9 @@ bool media_open(struct media *media)
         support_die("%s is too long", tmpfs.path);
     snprintf(media->host, sizeof(media->host), "%s", path_in(media->root, "host"));
     snprintf(image, sizeof(image), "%s/bounceio-host.%d", directory, (int)getpid());
-    make_image("xfs", image, HOST_MEGABYTES);
+    make_image("xfs", false, image, HOST_MEGABYTES);
     mkdir(media->host, 0700);
-    bool mounted = mount_image("xfs", image, media->host, "discard");
+    bool mounted = mount_image("xfs", false, image, media->host, "discard");
 
     unlink(image);
     if (!mounted)
@@ -113,13 +116,14 @@ void media_close(struct media *media)
 }
 
 void medium_new(struct medium *medium, const struct media *media, const char *name, const char *kind,
-                unsigned megabytes)
+                unsigned megabytes, bool sectors)
 {
+    medium->sectors = sectors;
     snprintf(medium->kind, sizeof(medium->kind), "%s", kind);
     snprintf(medium->image, sizeof(medium->image), "%s", path_in(media->host, name));
     snprintf(medium->mounted, sizeof(medium->mounted), "%s", path_in(media->root, name));
     snprintf(medium->home, sizeof(medium->home), "%s", path_in(medium->mounted, "home"));
-    make_image(kind, medium->image, megabytes);
+    make_image(kind, sectors, medium->image, megabytes);
     mkdir(medium->mounted, 0700);
     if (!medium_mount(medium, medium->image))
         support_die("cannot mount a new %s", kind);
@@ -153,7 +157,7 @@ bool medium_mount(const struct medium *medium, const char *image)
 {
     bool xfs = strcmp(medium->kind, "xfs") == 0;
 
-    return mount_image(medium->kind, image, medium->mounted, xfs ? "nouuid" : NULL);
+    return mount_image(medium->kind, medium->sectors, image, medium->mounted, xfs ? "nouuid" : NULL);
 }
 
 void medium_remove(const char *image)

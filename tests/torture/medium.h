@@ -20,6 +20,7 @@ struct media {
 };
 
 struct medium {
+    bool sectors;  /* of 512 bytes instead of 4,096: without direct I/O to the image, see medium_new */
     char kind[16]; /* "ext4", "xfs" or "btrfs-nocow" */
     char image[MEDIUM_PATH];
     char mounted[MEDIUM_PATH]; /* mount point */
@@ -30,9 +31,12 @@ struct medium {
 bool media_open(struct media *media);
 void media_close(struct media *media);
 
-/* Make a file system of `megabytes` and mount it; `name` is unique among those that are mounted. */
+/*
+ * Make a file system of `megabytes` and mount it; `name` is unique among those that are mounted. A device with sectors of 512 bytes goes
+ * through the page cache of its image: direct writes of parts of blocks that are shared with a clone fail now and then (Linux 6.18).
+ */
 void medium_new(struct medium *medium, const struct media *media, const char *name, const char *kind,
-                unsigned megabytes);
+                unsigned megabytes, bool sectors);
 
 /* What the device holds now, as `to` beside the image. */
 void medium_clone(const struct medium *medium, const char *to);

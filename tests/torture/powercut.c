@@ -261,7 +261,7 @@ static bool flips_are_found(struct story *story, const struct cut *cut, const st
 /* The file can be written again, under checksums. */
 static bool work_goes_on(struct story *story, const struct cut *cut, const struct setting *setting)
 {
-    unsigned habits = HABIT_PARTIAL | HABIT_FSYNC | HABIT_SMALL | (story->habits & HABIT_RESIZE);
+    unsigned habits = HABIT_FSYNC | HABIT_SMALL | (story->habits & (HABIT_RESIZE | HABIT_PARTIAL));
 
     require(worker_run(setting, NULL,
                        (const char *const[]){"--write", cut->ledger_number, story->path, "1", "1",
@@ -339,9 +339,10 @@ static void prepare(struct story *story, struct media *media, unsigned index, ui
     story->habits |= random_chance(&story->random, 15) ? HABIT_RESIZE : 0;
     story->processes = 1 + (unsigned)random_below(&story->random, PROCESSES);
     story->threads = 1 + (unsigned)random_below(&story->random, THREADS);
-    medium_new(&story->data, media, "data", kind, DATA_MEGABYTES);
+    medium_new(&story->data, media, "data", kind, DATA_MEGABYTES, story->habits & HABIT_PARTIAL);
     if (story->apart)
-        medium_new(&story->store, media, "store", index % 2 ? "xfs" : "ext4", STORE_MEGABYTES);
+        medium_new(&story->store, media, "store", index % 2 ? "xfs" : "ext4", STORE_MEGABYTES,
+                   random_chance(&story->random, 50));
     snprintf(story->path, sizeof(story->path), "%s/file", story->data.home);
     snprintf(story->store_path, sizeof(story->store_path), "%s/store",
              story->apart ? story->store.home : story->data.home);

@@ -153,9 +153,11 @@ static void resize(struct writer *writer)
 
     check_that(fstat(writer->fd, &status) == 0, "fstat");
     uint64_t size = (uint64_t)status.st_size / SECTOR;
-    uint64_t length = random_length(writer, true);
+    bool partial = writer->habits & HABIT_PARTIAL;
+    uint64_t unit = partial ? 1 : LEDGER_SECTORS;
+    uint64_t length = random_length(writer, partial);
     bool append = size + length <= all && random_chance(&writer->random, 75);
-    uint64_t target = append ? size + length : least + random_below(&writer->random, all - least + 1);
+    uint64_t target = append ? size + length : least + random_below(&writer->random, (all - least) / unit + 1) * unit;
     uint64_t from = size < target ? size : target;
     uint64_t first = from / LEDGER_SECTORS;
     uint64_t blocks = ledger_block_count(writer->ledger) - first;
