@@ -43,7 +43,7 @@ void map_name(char name[MAP_NAME_BYTES], const struct map_key *key)
                (unsigned long long)key->birth_seconds, key->birth_nanoseconds);
 }
 
-static void machine_id(uint8_t id[16])
+void map_machine_id(uint8_t id[16])
 {
     char text[32] = {0};
     memset(id, 0, 16);
@@ -91,7 +91,7 @@ static void fill_header(struct map_header *header, const struct map_key *key)
     struct map_identity *identity = &header->identity;
     memcpy(identity->magic, map_magic, sizeof map_magic);
     memcpy(identity->filesystem, key->filesystem, sizeof key->filesystem);
-    machine_id(identity->machine);
+    map_machine_id(identity->machine);
     while (identity->map_id == 0)
         if (raw(SYS_getrandom, &identity->map_id, sizeof identity->map_id, 0) != sizeof identity->map_id)
             identity->map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
@@ -156,7 +156,7 @@ static enum header_state check_header(int fd, const struct map_key *key, struct 
     unsigned last = (unsigned)header.windows - 1;
     if ((uint64_t)status->st_size < window_offset(last) + window_state_bytes(last))
         return HEADER_DAMAGED;
-    machine_id(machine);
+    map_machine_id(machine);
     return memcmp(machine, identity->machine, sizeof machine) == 0 ? HEADER_GOOD : HEADER_FOREIGN;
 }
 

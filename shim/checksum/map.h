@@ -45,6 +45,12 @@ struct map {
  */
 int map_key_of(int fd, struct map_key *key);
 
+/* map_key.filesystem of what lies below a directory, which must be open for reading. @return 0 or -errno. */
+int map_filesystem_of(int directory, uint8_t id[16]);
+
+/* map_identity.machine of this machine. */
+void map_machine_id(uint8_t id[16]);
+
 /* The name of its map in the store's maps directory. */
 void map_name(char name[MAP_NAME_BYTES], const struct map_key *key);
 

@@ -76,6 +76,11 @@ static int filesystem_id(int fd, uint64_t device, uint8_t id[16])
     return 0;
 }
 
+int map_filesystem_of(int directory, uint8_t id[16])
+{
+    return filesystem_id(directory, 0, id);
+}
+
 int map_key_of(int fd, struct map_key *key)
 {
     struct statx status;

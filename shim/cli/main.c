@@ -21,9 +21,11 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"run", run_main, "run a program under the shim"},
+    {"stat", stat_main, "what is known of a file, a process, the store"},
     {"scrub", scrub_main, "verify every block that has a checksum"},
     {"adopt", adopt_main, "give blocks without a checksum that of their content"},
-    {"stat", stat_main, "what is known of a file, a process, the store"},
+    {"forget", forget_main, "remove the checksums of files"},
+    {"gc", gc_main, "remove the checksums of files that are gone, and tidy up"},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -24,14 +24,6 @@ struct session_file *sessions_live(unsigned slot)
     return session && session_peer_counts(session) && session_peer_is_alive(slot) ? session : NULL;
 }
 
-bool sessions_lists_map(const struct session_file *session, uint64_t map_id)
-{
-    bool uses = atomic_load(&session->maps_beyond) > 0;
-    for (unsigned i = 0; i < SESSION_MAPS && !uses; i++)
-        uses = atomic_load(&session->maps[i]) == map_id;
-    return uses;
-}
-
 unsigned sessions_requests(const struct session_file *session, uint64_t map_id)
 {
     unsigned requests = (unsigned)atomic_load(&session->flights_beyond);
@@ -50,7 +42,7 @@ unsigned sessions_users_of(uint64_t map_id, char text[USERS_TEXT])
     text[0] = '\0';
     for (unsigned slot = 0; slot < sessions_count(); slot++) {
         const struct session_file *session = sessions_live(slot);
-        if (!session || !sessions_lists_map(session, map_id))
+        if (!session || !session_lists_map(session, map_id))
             continue;
         int length = snprintf(text + used, USERS_TEXT - used, "%s%llu (%.15s)", users ? ", " : "",
                               (unsigned long long)atomic_load(&session->pid), session->command);

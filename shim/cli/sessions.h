@@ -18,9 +18,6 @@ unsigned sessions_count(void);
 /* The session of a slot, if a process of this boot holds it, and it is not ours; else NULL. */
 struct session_file *sessions_live(unsigned slot);
 
-/* Does it use the map? True also when it uses more than its table holds. */
-bool sessions_lists_map(const struct session_file *session, uint64_t map_id);
-
 /* Its requests in flight. `map_id` 0: on any map. */
 unsigned sessions_requests(const struct session_file *session, uint64_t map_id);
 

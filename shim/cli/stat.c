@@ -2,7 +2,6 @@
  * bounceio stat: what is known about files, processes and the store. Looks only: opens no session, changes no map.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,18 +30,11 @@ static bool is_number(const char *text)
     return *text && strspn(text, "0123456789") == strlen(text) && strlen(text) < 12;
 }
 
-/* A descriptor that can be asked for its file system is best; one that needs no permission has to do otherwise. */
-static int open_to_ask(const char *path, const struct stat *status, bool named)
-{
-    int fd = walk_open(path, status, named, O_RDONLY);
-    return fd < 0 ? walk_open(path, status, named, O_PATH) : fd;
-}
-
 static bool look_at_file(const char *path, const struct stat *status, bool named, void *context)
 {
     struct stat_run *run = context;
     struct map_key key;
-    int fd = open_to_ask(path, status, named);
+    int fd = walk_open_to_ask(path, status, named);
     int error = fd < 0 ? fd : map_key_of(fd, &key);
     if (fd >= 0)
         close(fd);

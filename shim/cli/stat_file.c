@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "checksum/session_peers.h"
 #include "cli/cli.h"
 #include "cli/map_view.h"
 #include "cli/progress.h"
@@ -143,7 +144,7 @@ static void json_users(struct json *json, const struct map_view *view)
     json_open_array(json, "used_by");
     for (unsigned slot = 0; slot < sessions_count(); slot++) {
         const struct session_file *session = sessions_live(slot);
-        if (session && sessions_lists_map(session, view->map.id))
+        if (session && session_lists_map(session, view->map.id))
             json_number(json, NULL, atomic_load(&session->pid));
     }
     json_close_array(json);

@@ -100,3 +100,9 @@ int walk_open(const char *path, const struct stat *status, bool named, int flags
     close(fd);
     return -ESTALE;
 }
+
+int walk_open_to_ask(const char *path, const struct stat *status, bool named)
+{
+    int fd = walk_open(path, status, named, O_RDONLY);
+    return fd < 0 ? walk_open(path, status, named, O_PATH) : fd;
+}

@@ -26,4 +26,7 @@ bool walk_paths(struct walk *walk, char *const *paths);
  */
 int walk_open(const char *path, const struct stat *status, bool named, int flags);
 
+/* To ask for its identity: for reading where that is permitted, which tells most about its file system, else O_PATH. */
+int walk_open_to_ask(const char *path, const struct stat *status, bool named);
+
 #endif
