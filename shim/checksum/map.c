@@ -18,6 +18,7 @@
 #include "base/step.h"
 #include "checksum/map_grow.h"
 #include "checksum/map_remove.h"
+#include "checksum/map_turn.h"
 #include "checksum/mapping.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
@@ -184,43 +185,32 @@ static bool is_of_this_boot(const struct map_header *header)
            atomic_load(&header->boot[1]) == session_state->boot[1];
 }
 
-/* The map's turn in the lock file: held for a moment by whoever opens it first in a boot. */
-static long lock_map(uint64_t map_id, short type)
+/* In the map's turn. All of it is synced before the header says that it was done. */
+static int enter_boot_alone(struct map *map, int fd, int64_t modified)
 {
-    struct flock byte = {.l_type = type, .l_whence = SEEK_SET, .l_start = STORE_MAP_BYTE(map_id), .l_len = 1};
-    return raw(SYS_fcntl, store_lock_file(), F_OFD_SETLK, &byte);
+    struct map_header *header = map->header;
+    int error = region_enter_boot(map, fd, modified);
+    if (error != 0)
+        return error;
+    atomic_store(&header->unsettled, 0);
+    atomic_store(&header->settle_lock, 0);
+    STEP("boot id");
+    atomic_store(&header->boot[0], session_state->boot[0]);
+    atomic_store(&header->boot[1], session_state->boot[1]);
+    return (int)raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
 }
 
-/*
- * First session of another boot: what was in flight then is lost, and what was not flushed may be. All of it is synced before the header
- * says that it was done. @return 0; -EBUSY when somebody else has been at it for too long (stopped, perhaps): nobody waits
- * for another process.
- */
+/* First session of another boot: what was in flight then is lost, and what was not flushed may be. @return 0 or -errno. */
 static int enter_boot(struct map *map, int fd, int64_t modified)
 {
-    const struct timespec pause = {.tv_nsec = 1000 * 1000};
-    struct map_header *header = map->header;
-    int error = 0;
-    for (int attempt = 0; error == 0 && !is_of_this_boot(header); attempt++) {
-        if (raw_failed(lock_map(map->id, F_WRLCK))) {
-            if (attempt == 100)
-                return -EBUSY;
-            raw(SYS_nanosleep, &pause, NULL);
-            continue;
-        }
-        if (!is_of_this_boot(header)) {
-            error = region_enter_boot(map, fd, modified);
-            if (error == 0) {
-                atomic_store(&header->unsettled, 0);
-                atomic_store(&header->settle_lock, 0);
-                STEP("boot id");
-                atomic_store(&header->boot[0], session_state->boot[0]);
-                atomic_store(&header->boot[1], session_state->boot[1]);
-                error = (int)raw(SYS_msync, header, FORMAT_PAGE, MS_SYNC);
-            }
-        }
-        lock_map(map->id, F_UNLCK);
-    }
+    if (is_of_this_boot(map->header))
+        return 0;
+    int error = map_turn_alone(map->id);
+    if (error != 0)
+        return error;
+    if (!is_of_this_boot(map->header))
+        error = enter_boot_alone(map, fd, modified);
+    map_turn_end(map->id);
     return error;
 }
 
@@ -307,7 +297,7 @@ static bool still_has_its_name(int maps, const struct map *map)
 static int check_in(int maps, const struct map *map)
 {
     STEP("check in");
-    int error = map_turn_take(map->id, false);
+    int error = map_turn_share(map->id);
     if (error != 0)
         return error;
     error = still_has_its_name(maps, map) ? 0 : -ESTALE;

@@ -10,6 +10,7 @@
 
 #include "base/process.h"
 #include "base/raw.h"
+#include "checksum/map_turn.h"
 #include "checksum/mapping.h"
 #include "checksum/store.h"
 
@@ -132,32 +133,53 @@ static uint64_t missing_run(const struct map *map, uint64_t unit, uint64_t end)
     return run;
 }
 
+/*
+ * A region that never had a unit becomes DIRTY together with its first one, in one word: whatever of it reaches the disk says both, or
+ * nothing. So there is nothing to wait for.
+ */
+static void set_units(struct map *map, _Atomic uint64_t *word, uint64_t bits)
+{
+    const uint64_t first = UINT64_C(1) << REGION_SEQUENCE_SHIFT | REGION_DIRTY | REGION_DURABLE;
+    uint64_t seen = atomic_load(word);
+    /* Release: the allocation is there before the bits say so. */
+    while (!atomic_compare_exchange_weak(word, &seen, seen | bits | (seen == 0 ? first : 0)))
+        ;
+    atomic_store_explicit(&map->dirtied, true, memory_order_relaxed);
+}
+
+/* `run` neighbours in one region. In the map's turn: nobody else gives the same ones words. @return 0 or -errno. */
+static int add_run(struct map *map, int fd, uint64_t unit, uint64_t run)
+{
+    uint64_t region = unit / UNITS_PER_REGION, bits = 0;
+    unsigned window = window_of_region(region);
+    uint64_t words = window_offset(window) + window_state_bytes(window);
+    uint64_t offset = words + (region - window_first_region(window)) * REGION_WORD_BYTES +
+                      unit % UNITS_PER_REGION * (uint64_t)UNIT_BYTES;
+    /* There may be old words, of a unit whose bit never reached the disk. */
+    int error = store_allocate_zeros(fd, offset, run * UNIT_BYTES);
+    if (error != 0)
+        return error;
+    for (uint64_t i = 0; i < run; i++)
+        bits |= REGION_UNIT(unit % UNITS_PER_REGION + i);
+    set_units(map, map_region_word(map, region), bits);
+    return 0;
+}
+
 static int add_units(struct map *map, int fd, uint64_t unit, uint64_t end)
 {
-    while (unit < end) {
-        uint64_t run = missing_run(map, unit, end);
-        if (run == 0) {
-            unit++;
-            continue;
-        }
-        uint64_t region = unit / UNITS_PER_REGION;
-        unsigned window = window_of_region(region);
-        int error = add_windows(map, fd, window);
-        uint64_t words = window_offset(window) + window_state_bytes(window);
-        uint64_t offset = words + (region - window_first_region(window)) * REGION_WORD_BYTES +
-                          unit % UNITS_PER_REGION * (uint64_t)UNIT_BYTES;
-        if (error == 0)
-            error = store_allocate(fd, offset, run * UNIT_BYTES);
-        if (error != 0)
-            return error;
-        uint64_t bits = 0;
-        for (uint64_t i = 0; i < run; i++)
-            bits |= REGION_UNIT(unit % UNITS_PER_REGION + i);
-        /* Release: the allocation is there before the bit says so. */
-        atomic_fetch_or_explicit(map_region_word(map, region), bits, memory_order_release);
-        unit += run;
+    int error = map_turn_alone(map->id);
+    if (error != 0)
+        return error;
+    while (error == 0 && unit < end) {
+        /* First the window: which units are there is not known before. */
+        error = add_windows(map, fd, window_of_region(unit / UNITS_PER_REGION));
+        uint64_t run = error == 0 ? missing_run(map, unit, end) : 0;
+        if (run > 0)
+            error = add_run(map, fd, unit, run);
+        unit += run + (run == 0);
     }
-    return 0;
+    map_turn_end(map->id);
+    return error;
 }
 
 bool map_covers(const struct map *map, uint64_t first, uint64_t blocks)
@@ -189,7 +211,8 @@ int map_cover(struct map *map, uint64_t first, uint64_t blocks)
         raw(SYS_close, fd);
     if (error == -ESTALE || error == -ENOENT)
         atomic_store(&map->broken, true);
-    if (error != 0) {
+    /* -EAGAIN: somebody else is at the map's file; the next write tries again. */
+    if (error != 0 && error != -EAGAIN) {
         atomic_store(&map->cannot_grow, true);
         store_complain("cannot extend a map", -error);
     }

@@ -3,40 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <time.h>
 
 #include "base/raw.h"
 #include "base/step.h"
+#include "checksum/map_turn.h"
 #include "checksum/session.h"
 #include "checksum/store.h"
-
-enum { TURN_ATTEMPTS = 100 }; /* one millisecond apart */
-
-static long lock_turn(uint64_t map_id, short type)
-{
-    struct flock byte = {.l_type = type, .l_whence = SEEK_SET, .l_start = STORE_MAP_BYTE(map_id), .l_len = 1};
-    return raw(SYS_fcntl, store_lock_file(), F_OFD_SETLK, &byte);
-}
-
-int map_turn_take(uint64_t map_id, bool alone)
-{
-    const struct timespec pause = {.tv_nsec = 1000 * 1000};
-    for (int attempt = 0;; attempt++) {
-        long error = lock_turn(map_id, alone ? F_WRLCK : F_RDLCK);
-        if (error == -EACCES)
-            error = -EAGAIN;
-        if (error != -EAGAIN)
-            return alone && raw_failed(error) ? (int)error : 0;
-        if (alone || attempt == TURN_ATTEMPTS)
-            return -EAGAIN;
-        raw(SYS_nanosleep, &pause, NULL);
-    }
-}
-
-void map_turn_end(uint64_t map_id)
-{
-    lock_turn(map_id, F_UNLCK);
-}
 
 /* @return the id of the map that the name leads to, or 0. */
 static uint64_t id_of(int maps, const char *name)
@@ -55,7 +27,7 @@ int map_remove(const char *name, uint64_t map_id)
     int maps = store_maps_directory();
     if (maps < 0)
         return maps;
-    int error = map_turn_take(map_id, true);
+    int error = map_turn_try(map_id);
     if (error != 0)
         return error;
     if (session_uses_map(map_id) || session_others_use_map(map_id)) {

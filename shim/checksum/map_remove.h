@@ -1,7 +1,7 @@
 /*
- * Removing a map: by the last user of a deleted file, `bounceio forget` and `bounceio gc`.
+ * Removing a map in its turn (map_turn.h): by the last user of a deleted file, `bounceio forget` and `bounceio gc`.
  *
- * The map's byte in the lock file is its turn. Why a map that somebody opens at that very moment is never removed under him:
+ * Why a map that somebody opens at that very moment is never removed under him:
  *
  *   opener   opens the file by name; registers its use (session_use_map); takes the turn, shared with other openers; looks whether the name
  *            still leads to that file; ends its turn. If not: leaves, and starts over
@@ -18,13 +18,6 @@
 #define BOUNCEIO_CHECKSUM_MAP_REMOVE_H
 
 #include "checksum/map.h"
-
-/*
- * The map's turn. Process lock held. `alone`: one try. Shared: tries for 100 ms; file systems without locks are let pass.
- * @return 0; -EAGAIN when somebody else has it; another -errno when turns cannot be had here.
- */
-int map_turn_take(uint64_t map_id, bool alone);
-void map_turn_end(uint64_t map_id);
 
 /*
  * Remove the map `name` whose id is `map_id`. Process lock held; a session must be open.

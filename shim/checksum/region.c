@@ -3,8 +3,6 @@
  */
 #include "checksum/region.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -111,7 +109,7 @@ static void mark_ahead(const struct map *map, struct ahead *ahead, uint64_t regi
     uint64_t most = window_end(region, region + 1 + behind);
     for (; ahead->end < most; ahead->end++) {
         _Atomic uint64_t *word = map_region_word(map, ahead->end);
-        if (atomic_load(word) & REGION_DURABLE)
+        if (!needs_marking(atomic_load(word)))
             break;
         ahead->word[ahead->end - ahead->first] = set_dirty(word, 0);
     }
@@ -274,28 +272,6 @@ void region_trust(struct map *map, uint64_t region)
     atomic_fetch_and(map_region_word(map, region), ~REGION_SUSPECT);
 }
 
-/* Units whose bit did not reach the disk may have old words there: emptied, so that whoever allocates them again finds zeros. */
-static int empty_lost_units(const struct map *map, int fd, uint64_t region)
-{
-    uint64_t word = atomic_load(map_region_word(map, region));
-    unsigned window = window_of_region(region);
-    uint64_t words =
-        window_offset(window) + window_state_bytes(window) + (region - window_first_region(window)) * REGION_WORD_BYTES;
-    for (unsigned unit = 0, run; unit < UNITS_PER_REGION; unit += run) {
-        for (run = 0; unit + run < UNITS_PER_REGION && !(word & REGION_UNIT(unit + run)); run++)
-            ;
-        if (run == 0) {
-            run = 1;
-            continue;
-        }
-        long error = raw(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                         words + unit * (uint64_t)UNIT_BYTES, run * (uint64_t)UNIT_BYTES);
-        if (raw_failed(error) && error != -EOPNOTSUPP)
-            return (int)error;
-    }
-    return 0;
-}
-
 /* The header's count of windows is not synced: the file's size tells how many there were. */
 static void count_windows(struct map *map, int fd)
 {
@@ -308,21 +284,17 @@ static void count_windows(struct map *map, int fd)
     atomic_store(&map->header->windows, window);
 }
 
-static int enter_region(struct map *map, int fd, uint64_t region, bool *any_dirty)
+/* @return whether it was DIRTY. */
+static bool enter_region(const struct map *map, uint64_t region)
 {
     _Atomic uint64_t *word = map_region_word(map, region);
     uint64_t seen = atomic_load(word);
-    if (!(seen & REGION_DIRTY)) {
-        if (seen & (REGION_DURABLE | REGION_TOUCHED))
-            atomic_fetch_and(word, ~(REGION_DURABLE | REGION_TOUCHED));
-        return 0;
-    }
-    *any_dirty = true;
-    int error = empty_lost_units(map, fd, region);
+    bool dirty = seen & REGION_DIRTY;
+    if (!(seen & (REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)))
+        return false;
     STEP("DIRTY->SUSPECT");
-    if (error == 0)
-        atomic_store(word, (seen & ~(REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)) | REGION_SUSPECT);
-    return error;
+    atomic_store(word, (seen & ~(REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)) | (dirty ? REGION_SUSPECT : 0));
+    return dirty;
 }
 
 int region_enter_boot(struct map *map, int fd, int64_t modified)
@@ -334,9 +306,9 @@ int region_enter_boot(struct map *map, int fd, int64_t modified)
         bool dirty = false;
         uint64_t first = region;
         end = window_end(region, UINT64_MAX);
-        for (; error == 0 && region < end; region++)
-            error = enter_region(map, fd, region, &dirty);
-        if (error == 0 && dirty)
+        for (; region < end; region++)
+            dirty |= enter_region(map, region);
+        if (dirty)
             error = sync_states(map, first, end);
         any_dirty |= dirty;
     }

@@ -9,6 +9,9 @@
  *   clear   take DURABLE off (sequence + 1), remember the word; nothing in flight, nothing pending? flush the data; msync the block
  *           words; CAS DIRTY off from exactly the remembered word
  *
+ * A region that never had a unit becomes DIRTY in the same store as its first unit's bit, and is DURABLE at once: without the bit there
+ * are no checksums on the disk that could be untrue.
+ *
  * Regions without a word (no window reaches them) or without a unit have no checksums, and need nothing.
  * Thread-safe; async-signal-safe. region_are_durable is lock-free and makes no system call; the rest are slow paths.
  */

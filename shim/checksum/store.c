@@ -86,6 +86,21 @@ int store_allocate(int fd, uint64_t offset, uint64_t length)
     return (int)raw(SYS_ftruncate, fd, offset + length);
 }
 
+int store_allocate_zeros(int fd, uint64_t offset, uint64_t length)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -EIO;
+    if (offset < (uint64_t)status.st_size) {
+        long error = raw(SYS_fallocate, fd, FALLOC_FL_ZERO_RANGE, offset, length);
+        if (error == -EOPNOTSUPP)
+            error = raw(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+        if (raw_failed(error) && error != -EOPNOTSUPP)
+            return (int)error;
+    }
+    return store_allocate(fd, offset, length);
+}
+
 static int check_ours(int fd)
 {
     struct stat status;

@@ -52,6 +52,9 @@ void store_boot_id(uint64_t boot[2]);
  */
 int store_allocate(int fd, uint64_t offset, uint64_t length);
 
+/* The same, and zeros are there afterwards, whatever was. Not where anybody has the range mapped for use. */
+int store_allocate_zeros(int fd, uint64_t offset, uint64_t length);
+
 /* Say once that checksums are unavailable, and why. */
 void store_complain(const char *what, int error);
 

@@ -9,6 +9,7 @@
 
 #include "base/process.h"
 #include "checksum/map_remove.h"
+#include "checksum/map_turn.h"
 #include "checksum/session.h"
 #include "support/map_fixture.h"
 #include "support/support.h"
@@ -153,7 +154,7 @@ static bool hold_the_turn(struct peer *peer, void *argument)
 {
     uint64_t saved;
     process_lock(&saved);
-    bool taken = session_open() == 0 && map_turn_take(*(uint64_t *)argument, true) == 0;
+    bool taken = session_open() == 0 && map_turn_try(*(uint64_t *)argument) == 0;
     process_unlock(&saved);
     peer_pause(peer);
     return taken;

@@ -31,14 +31,6 @@ static uint64_t sequence(uint64_t region)
     return word(region) >> REGION_SEQUENCE_SHIFT;
 }
 
-/* A map with one unit in each of the first REGIONS regions. */
-static void new_map(void)
-{
-    map_fixture_new(&fixture, 8);
-    for (uint64_t region = 0; region < REGIONS; region++)
-        ck_assert_int_eq(locked_map_cover(map, region * REGION_BLOCKS, 8), 0);
-}
-
 static void mark(uint64_t region)
 {
     region_make_durable(map, region * REGION_BLOCKS, 1);
@@ -52,6 +44,31 @@ static unsigned sweep_all(bool flushed)
     region_sweep_close(&sweep, flushed);
     return count;
 }
+
+/* One unit in each of the first REGIONS regions, which are clean. */
+static void cover_regions(void)
+{
+    for (uint64_t region = 0; region < REGIONS; region++)
+        ck_assert_int_eq(locked_map_cover(map, region * REGION_BLOCKS, 8), 0);
+    ck_assert_uint_eq(sweep_all(true), REGIONS);
+}
+
+static void new_map(void)
+{
+    map_fixture_new(&fixture, 8);
+    cover_regions();
+}
+
+START_TEST(a_new_region_is_dirty_and_durable_with_its_first_unit)
+{
+    map_fixture_new(&fixture, 8);
+    ck_assert(is(0, REGION_DIRTY | REGION_DURABLE));
+    ck_assert(region_are_durable(map, 0, 8));
+    ck_assert_int_eq(sweep_all(true), 1);
+    ck_assert_int_eq(locked_map_cover(map, UNIT_BLOCKS, 8), 0);
+    ck_assert_msg(is(0, 0), "a second unit must not make a clean region durable");
+}
+END_TEST
 
 START_TEST(a_region_is_not_durable_until_it_was_made_so)
 {
@@ -257,8 +274,7 @@ static bool dirty_in_boot_1(struct peer *peer, void *argument)
     (void)peer, (void)argument;
     pretend_boot(1);
     ck_assert_int_eq(locked_map_open(map, &fixture.key, true), 0);
-    for (uint64_t region = 0; region < REGIONS; region++)
-        ck_assert_int_eq(locked_map_cover(map, region * REGION_BLOCKS, 8), 0);
+    cover_regions();
     mark(3);
     mark(9);
     mark(20);
@@ -372,6 +388,7 @@ END_TEST
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {
+        a_new_region_is_dirty_and_durable_with_its_first_unit,
         a_region_is_not_durable_until_it_was_made_so,
         every_setting_of_dirty_has_a_sequence_number_of_its_own,
         a_range_to_the_end_marks_every_region_that_has_a_unit,
