@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/process.h"
-#include "checksum/map_remove.h"
+#include "checksum/map_turn.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/store.h"
@@ -65,7 +65,7 @@ static bool trim_region(const struct map *map, int file, uint64_t region, uint64
 {
     uint64_t saved;
     process_lock(&saved);
-    bool alone = map_turn_take(map->id, true) == 0;
+    bool alone = map_turn_try(map->id) == 0;
     if (alone) {
         alone = !session_others_use_map(map->id);
         uint64_t bits = alone ? idle_units(map, region, end) : 0;
