@@ -6,7 +6,7 @@
  *   lock           struct store_shared in its first page; beyond it one byte for each session slot, held with an
  *                  open-file-description write lock by the process that owns the slot
  *   sessions/N     struct session_file: one process's use of the store, N = slot in decimal
- *   maps/NAME      one file for each inode, NAME = filesystem id, inode and birth time (see map_name)
+ *   maps/NAME      one file for each inode, NAME = filesystem id, inode, birth time and generation (map_name)
  *
  * A map is
  *
@@ -69,7 +69,7 @@ struct map_identity {
     uint32_t reserved;
     uint8_t machine[16]; /* /etc/machine-id; zeros when there is none */
     uint64_t map_id;     /* random, never 0; names the map in the in-flight tables */
-    uint64_t reserved2;
+    uint64_t generation; /* sum of the file handle (map_key_of); 0: the file system has none */
 };
 
 /* Flags of a whole map. */

@@ -6,18 +6,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/fnv.h"
 #include "base/log.h"
 #include "base/raw.h"
 #include "bounce/pool.h"
 
-/* FNV-1a, 64 bits. Source: RFC 9923. */
 uint64_t locator_handle_sum(const struct map_locator *locator)
 {
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    const unsigned char *bytes = (const unsigned char *)locator;
-    for (size_t i = 0; i < offsetof(struct map_locator, handle_sum); i++)
-        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
-    return sum;
+    return fnv_sum(locator, offsetof(struct map_locator, handle_sum));
 }
 
 static void note_handle(struct map_locator *locator, int fd)

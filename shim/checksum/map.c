@@ -13,6 +13,7 @@
 #include <sys/vfs.h>
 #include <time.h>
 
+#include "base/fnv.h"
 #include "base/log.h"
 #include "base/raw.h"
 #include "base/step.h"
@@ -40,8 +41,8 @@ void map_name(char name[MAP_NAME_BYTES], const struct map_key *key)
     size_t length = 0;
     for (int i = 0; i < 16; i++)
         length += log_format(name + length, MAP_NAME_BYTES - length, "%02x", key->filesystem[i]);
-    log_format(name + length, MAP_NAME_BYTES - length, "-%llx-%llx.%x", (unsigned long long)key->inode,
-               (unsigned long long)key->birth_seconds, key->birth_nanoseconds);
+    log_format(name + length, MAP_NAME_BYTES - length, "-%llx-%llx.%x-%llx", (unsigned long long)key->inode,
+               (unsigned long long)key->birth_seconds, key->birth_nanoseconds, (unsigned long long)key->generation);
 }
 
 void map_machine_id(uint8_t id[16])
@@ -60,14 +61,9 @@ void map_machine_id(uint8_t id[16])
     }
 }
 
-/* FNV-1a, 64 bits: the identity is 88 bytes, and not worth a block's hash. Source: RFC 9923. */
 uint64_t map_identity_sum(const struct map_identity *identity)
 {
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    const unsigned char *bytes = (const unsigned char *)identity;
-    for (size_t i = 0; i < sizeof *identity; i++)
-        sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
-    return sum;
+    return fnv_sum(identity, sizeof *identity);
 }
 
 static void set_nocow(int fd)
@@ -88,7 +84,8 @@ static void fill_header(struct map_header *header, const struct map_key *key)
                                                .block_size = BLOCK_SIZE,
                                                .inode = key->inode,
                                                .birth_seconds = key->birth_seconds,
-                                               .birth_nanoseconds = key->birth_nanoseconds}};
+                                               .birth_nanoseconds = key->birth_nanoseconds,
+                                               .generation = key->generation}};
     struct map_identity *identity = &header->identity;
     memcpy(identity->magic, map_magic, sizeof map_magic);
     memcpy(identity->filesystem, key->filesystem, sizeof key->filesystem);
@@ -149,7 +146,7 @@ static enum header_state check_header(int fd, const struct map_key *key, struct 
         identity->map_id == 0)
         return HEADER_DAMAGED;
     if (identity->inode != key->inode || identity->birth_seconds != key->birth_seconds ||
-        identity->birth_nanoseconds != key->birth_nanoseconds ||
+        identity->birth_nanoseconds != key->birth_nanoseconds || identity->generation != key->generation ||
         memcmp(identity->filesystem, key->filesystem, sizeof key->filesystem) != 0)
         return HEADER_DAMAGED;
     if (header.windows < 1 || header.windows > MAP_WINDOWS || status->st_size < 2 * FORMAT_PAGE)

@@ -20,6 +20,8 @@ struct map_key {
     uint64_t inode;
     int64_t birth_seconds;
     uint32_t birth_nanoseconds;
+    uint64_t
+        generation;   /* tells apart files that had the same inode number one after the other, and in two subvolumes */
     uint64_t device;  /* st_dev */
     int64_t modified; /* mtime, nanoseconds of CLOCK_REALTIME */
 };

@@ -53,9 +53,8 @@ static void find_buffered(struct finding *finding, int fd, const struct stat *st
     struct map_key key;
     uint64_t saved;
     finding->state = FD_FILE;
-    if (!(finding->flags & FD_WRITABLE) || !S_ISREG(status->st_mode) || !config.store || map_key_of(fd, &key) != 0)
-        return;
-    if (!store_prepare())
+    if (!(finding->flags & FD_WRITABLE) || !S_ISREG(status->st_mode) || !config.store || !store_prepare() ||
+        map_key_of(fd, &key) != 0)
         return;
     process_lock(&saved);
     note_generation();

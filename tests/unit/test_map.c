@@ -73,6 +73,45 @@ START_TEST(all_names_and_descriptors_of_a_file_have_one_key)
 }
 END_TEST
 
+START_TEST(a_path_descriptor_below_a_directory_that_may_not_be_read_has_the_same_key)
+{
+    struct map_key key;
+    char directory[FIXTURE_PATH + 8], path[FIXTURE_PATH + 16];
+    if (geteuid() != 0) {
+        test_skip("what only root may not read needs root");
+        return;
+    }
+    map_fixture_prepare(&fixture);
+    snprintf(directory, sizeof directory, "%s.dir", fixture.path);
+    snprintf(path, sizeof path, "%s/file", directory);
+    ck_assert_int_eq(mkdir(directory, 0711), 0);
+    ck_assert_int_eq(rename(fixture.path, path), 0);
+    ck_assert_int_eq(chdir(directory), 0);
+    ck_assert(process_start());
+    ck_assert_int_eq(seteuid(65534), 0);
+    int fd = open("file", O_PATH | O_CLOEXEC);
+    int error = map_key_of(fd, &key);
+    ck_assert_int_eq(seteuid(0), 0);
+    ck_assert_int_eq(error, 0);
+    ck_assert_mem_eq(&key, &fixture.key, sizeof key);
+}
+END_TEST
+
+START_TEST(a_new_file_in_the_place_and_inode_of_another_has_another_key)
+{
+    struct map_key key;
+    map_fixture_prepare(&fixture);
+    for (int i = 0; i < 20; i++) {
+        close(fixture.fd);
+        ck_assert_int_eq(unlink(fixture.path), 0);
+        fixture.fd = open(fixture.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        ck_assert_int_eq(map_key_of(fixture.fd, &key), 0);
+        ck_assert_uint_ne(key.generation, fixture.key.generation);
+        fixture.key = key;
+    }
+}
+END_TEST
+
 START_TEST(files_have_keys_of_their_own)
 {
     struct map_key key;
@@ -462,6 +501,8 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {
         a_key_names_the_inode_its_device_and_its_time,
         all_names_and_descriptors_of_a_file_have_one_key,
+        a_path_descriptor_below_a_directory_that_may_not_be_read_has_the_same_key,
+        a_new_file_in_the_place_and_inode_of_another_has_another_key,
         files_have_keys_of_their_own,
         only_regular_files_have_keys,
         a_new_map_knows_nothing,

@@ -483,7 +483,7 @@ START_TEST(a_repair_never_reaches_what_is_mapped_next_at_the_same_place)
     int good = map_fixture_file(&fixture, "good");
     ck_assert_int_eq(ftruncate(good, FORMAT_PAGE), 0);
     pthread_create(&thread, NULL, repair_for_ever, NULL);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 6000; i++) {
         long page = mapping_make(good, 0, FORMAT_PAGE, &broken);
         ck_assert_int_gt(page, 0);
         target = (void *)page;
