@@ -227,6 +227,74 @@ KILLED_IN(killed_at_every_step_of_a_buffered_write, BUFFERED)
 KILLED_IN(killed_at_every_step_of_an_append, APPEND)
 KILLED_IN(killed_at_every_step_of_a_truncation, TRUNCATION)
 
+/* --- Death over damage --------------------------------------------------------------------------------------------- */
+
+/* A block is damaged, and whoever is about to find that out is killed. @return false when it came through. */
+static bool finder_dies(const struct scene *scene, const struct order *order)
+{
+    struct actor finder = actor_new(scene->environment);
+    struct answer answer;
+    char where[32];
+
+    actor_opens(&finder, scene->path);
+    actor_writes(&finder, OLD, 0, BLOCKS);
+    flip_bit_behind(scene->path, 4 * BLOCK + 2000, 1);
+    snprintf(where, sizeof(where), "*#%d:kill", scene->step);
+    actor_stops_at(&finder, where);
+    if (!actor_survives(&finder, order, &answer))
+        return true;
+    actor_leaves(&finder);
+    return false;
+}
+
+/* `letters`: what may be said of the damaged block afterwards. */
+static void killed_over_damage(const struct request *request, const char *letters)
+{
+    struct scene scenes[TEST_FS_MAX];
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? sequence_filesystems(fs) : 0;
+    bool died = count > 0;
+    int step = 1;
+
+    for (size_t i = 0; i < count; i++)
+        make_scene(&scenes[i], &fs[i], request, false);
+    for (size_t turn = 0; died; step++) {
+        for (size_t n = 0; n < rounds(1, count) && died; n++, turn++) {
+            struct scene *scene = &scenes[turn % count];
+
+            scene->step = step;
+            died = finder_dies(scene, &request->order);
+            struct answer answer = survey_of(scene->environment, scene->path, BLOCKS);
+            char letter = answer.survey[4];
+
+            scene_that(scene, strchr(letters, letter), "the damaged block is %c", letter);
+            answer.survey[4] = 'v';
+            scene_that(scene, strcmp(answer.survey, "vvvvvvvvvvvv") == 0, "the others are \"%s\"", answer.survey);
+        }
+    }
+    ck_assert_msg(count == 0 || step > 4, "%s has hardly any steps", request->name);
+}
+
+START_TEST(killed_at_every_step_of_finding_damage)
+{
+    static const struct request reading = {.name = "a read of a damaged block",
+                                           .order = {.act = ACT_READ, .offset = 4 * BLOCK, .length = BLOCK}};
+
+    killed_over_damage(&reading, "E");
+}
+END_TEST
+
+/* Who dies over a part of a block may have torn it: then nothing is known of it. But nobody vouches for it. */
+START_TEST(killed_at_every_step_of_writing_over_damage)
+{
+    static const struct request writing = {
+        .name = "a write to a damaged block",
+        .order = {.act = ACT_WRITE, .seed = NEW, .offset = 4 * BLOCK, .length = SECTOR}};
+
+    killed_over_damage(&writing, "Eu");
+}
+END_TEST
+
 /* --- Death of who settles ----------------------------------------------------------------------------------------- */
 
 /* A session that opens the file and reads it, and is killed at its own step `step`. @return false when it came through. */
@@ -373,6 +441,8 @@ int main(int argc, char **argv)
                                   killed_at_every_step_of_a_buffered_write,
                                   killed_at_every_step_of_an_append,
                                   killed_at_every_step_of_a_truncation,
+                                  killed_at_every_step_of_finding_damage,
+                                  killed_at_every_step_of_writing_over_damage,
                                   killed_while_settling_written_blocks,
                                   killed_while_settling_a_mutator,
                                   a_quiet_child_does_not_keep_its_dead_parents_requests_alive,
