@@ -79,11 +79,14 @@ void edge_forget(const struct announcement *announcement, struct edge *edge);
 /* Count a request out of a pending word. Shared with the questions. */
 void word_count_down(_Atomic uint64_t *pending);
 
-/* Does a mutator cover the block? One load when no mutator is at work on the map. */
-static inline bool map_mutator_covers(const struct map *map, uint64_t block, bool nowait)
+/* Does a mutator cover the block? One load when no mutator is at work on the map. It may be a dead one: the next blocking request looks. */
+static inline bool map_mutator_covers(struct map *map, uint64_t block, bool nowait)
 {
     /* Sequentially consistent: pairs with mutate_open, which raises the count before it enters. */
-    return atomic_load(&map->header->unsettled) != 0 && flight_mutator_covers(map->id, block, nowait);
+    bool covers = atomic_load(&map->header->unsettled) != 0 && flight_mutator_covers(map->id, block, nowait);
+    if (covers)
+        atomic_store_explicit(&map->met, true, memory_order_relaxed);
+    return covers;
 }
 
 #endif

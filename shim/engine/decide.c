@@ -99,6 +99,8 @@ static enum decision decide_with(const struct fd_view *view, const struct block_
     enum verdict verdict = VERDICT_UNDECIDED;
     for (int round = 0; round < ROUNDS && verdict == VERDICT_UNDECIDED; round++)
         verdict = ask(view, part->block, page, nowait, &expected, &found);
+    if (verdict == VERDICT_MISMATCH && !nowait && recover_before_report(view))
+        verdict = ask(view, part->block, page, nowait, &expected, &found);
     if (nowait && (verdict == VERDICT_SUSPECT || verdict == VERDICT_MISMATCH))
         return DECIDED_LATER;
     if (verdict == VERDICT_SUSPECT)
@@ -138,6 +140,7 @@ int decide_edge(const struct fd_view *view, const struct announcement *announcem
         return 0;
     if (nowait)
         return -EAGAIN;
+    recover_before_report(view);
     if (map_is_doubtful(view, edge->block, announcement->flight)) {
         count_adopted(view, edge->block);
         edge->base = WORD_UNKNOWN;

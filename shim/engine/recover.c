@@ -73,6 +73,14 @@ void recover_now(const struct fd_view *view)
     atomic_store(&map->settle_due, settle_is_due(map));
 }
 
+bool recover_before_report(const struct fd_view *view)
+{
+    if (!settle_is_due(&view->file->map))
+        return false;
+    settle(view);
+    return true;
+}
+
 __attribute__((noinline)) void recover(const struct fd_view *view)
 {
     struct map *map = &view->file->map;

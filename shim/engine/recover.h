@@ -15,6 +15,12 @@ static inline bool recover_is_due(const struct file *file)
            atomic_load_explicit(&file->map.met, memory_order_relaxed);
 }
 
+/*
+ * Before anybody is told of a mismatch: as long as a dead session's write counts as live, an outside change cannot be told from damage.
+ * @return true when something was settled: look again.
+ */
+bool recover_before_report(const struct fd_view *view);
+
 /* Look into it: at once when a dead session is known, otherwise (somebody was met on a block) ten times a second at most. */
 void recover(const struct fd_view *view);
 
