@@ -131,14 +131,19 @@ static int create_file(int maps, const char *name, const struct map_key *key)
     return result == -EEXIST ? 0 : (int)result;
 }
 
-enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN };
+enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN, HEADER_UNFINISHED, HEADER_UNREADABLE };
 
 static enum header_state check_header(int fd, const struct map_key *key, struct stat *status)
 {
     struct map_header header;
     uint8_t machine[16];
     /* The size after the header: another session may add a window in between. */
-    if (raw(SYS_pread64, fd, &header, sizeof header, 0) != (long)sizeof header || fstat(fd, status) != 0)
+    long length = raw(SYS_pread64, fd, &header, sizeof header, 0);
+    if (raw_failed(length) || fstat(fd, status) != 0)
+        return HEADER_UNREADABLE;
+    if (map_is_unfinished(fd))
+        return HEADER_UNFINISHED;
+    if (length != (long)sizeof header)
         return HEADER_DAMAGED;
     const struct map_identity *identity = &header.identity;
     if (memcmp(identity->magic, map_magic, sizeof map_magic) != 0 || identity->version != FORMAT_VERSION ||
@@ -250,6 +255,18 @@ static int attach(struct map *map, int fd, const struct map_key *key)
     return 0;
 }
 
+static int remove_unfinished(const char *name)
+{
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+    int error = map_remove_unfinished(name);
+    if (error == 0)
+        log_info("map \"%s\" was never finished before the machine stopped: begun anew", name);
+    if (error == -EAGAIN)
+        raw(SYS_nanosleep, &pause, NULL);
+    return error == 0 ? -ENOENT : error == -EAGAIN ? -ESTALE : error;
+}
+
+/* @return a descriptor; -ENOENT, -ESTALE (look again), or another -errno. */
 static int open_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
 {
     long fd = raw(SYS_openat, maps, map->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -263,6 +280,10 @@ static int open_file(int maps, struct map *map, const struct map_key *key, struc
     if (header == HEADER_GOOD)
         return (int)fd;
     raw(SYS_close, fd);
+    if (header == HEADER_UNREADABLE)
+        return -EIO;
+    if (header == HEADER_UNFINISHED)
+        return remove_unfinished(map->name);
     if (header == HEADER_DAMAGED)
         return set_aside(maps, map->name) == 0 ? -ENOENT : -EINVAL;
     static atomic_flag said = ATOMIC_FLAG_INIT;
@@ -316,7 +337,7 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
         fd = error == 0 ? open_file(maps, map, key, &status) : error;
     }
     if (fd < 0) {
-        if (fd != -ENOENT && fd != -EXDEV)
+        if (fd != -ENOENT && fd != -EXDEV && fd != -ESTALE)
             store_complain("cannot open a map", -fd);
         memset(map, 0, sizeof *map);
         return fd;

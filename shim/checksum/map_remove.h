@@ -26,4 +26,12 @@
  */
 int map_remove(const char *name, uint64_t map_id);
 
+/*
+ * Has the file of a map not even a header? Its name has reached the disk before a power cut, its content has not. Nobody can have opened
+ * it, so nobody can be using it: it is removed, under the turn of id 0, which keeps two who find it from removing a new one in its place.
+ * Process lock held. @return 0; -EAGAIN when it is not our turn; -ESTALE when it is another file by now; another -errno.
+ */
+bool map_is_unfinished(int fd);
+int map_remove_unfinished(const char *name);
+
 #endif
