@@ -210,7 +210,7 @@ $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(FUZZ_OBJECTS) $
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -fsanitize=fuzzer \
-		-Wl,--wrap=process_lock,--wrap=process_block_signals -pthread -ldl
+		-Wl,--wrap=step_reach,--wrap=process_lock,--wrap=process_block_signals -pthread -ldl
 
 examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)

@@ -67,9 +67,10 @@ static bool enter(uintptr_t address, uint64_t length, struct map *owner)
 static void leave(uintptr_t address)
 {
     for (uint32_t i = 0; i < atomic_load(&registry->high); i++) {
-        uintptr_t expected = address;
-        if (!atomic_compare_exchange_strong(&registry->mappings[i].begin, &expected, 0))
+        /* Relaxed: the mapping is the caller's, and nobody else takes it out. */
+        if (atomic_load_explicit(&registry->mappings[i].begin, memory_order_relaxed) != address)
             continue;
+        atomic_store(&registry->mappings[i].begin, 0);
         uint32_t vacant = atomic_load_explicit(&registry->vacant, memory_order_relaxed);
         if (i < vacant)
             atomic_store_explicit(&registry->vacant, i, memory_order_relaxed);

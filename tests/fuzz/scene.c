@@ -2,16 +2,18 @@
 #include "fuzz/scene.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/config.h"
 #include "base/process.h"
 #include "base/step.h"
+#include "bounce/guard.h"
+#include "checksum/mapping.h"
 #include "checksum/store.h"
 
 enum { SCENE_PATH = 4096 + MAP_NAME_BYTES + 32 };
@@ -61,6 +63,22 @@ static void make_templates(void)
     memcpy(&scene.session, session_state->self, sizeof scene.session);
 }
 
+/* A fault that the guard does not repair is a finding. */
+static void on_fault(int signal)
+{
+    (void)signal;
+    abort();
+}
+
+static void install_guard(void)
+{
+    struct sigaction action = {.sa_handler = on_fault};
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+    guard_install();
+    guard_thread();
+}
+
 void scene_make(void)
 {
     char path[SCENE_PATH];
@@ -68,6 +86,7 @@ void scene_make(void)
         die("the store");
     scene.store = config.store;
     config.log_level = LOG_LEVEL_ERROR;
+    install_guard();
     make_templates();
     open_map_file();
     snprintf(path, sizeof path, "%s/lock", scene.store);
@@ -192,7 +211,7 @@ static void forget_peer(unsigned slot)
 {
     struct session_file *file = atomic_exchange(&session_state->peers[slot], NULL);
     if (file)
-        munmap(file, sizeof *file);
+        mapping_unmake(file, sizeof *file);
 }
 
 static uint64_t map_id(void)
@@ -285,19 +304,17 @@ static struct {
     unsigned after; /* 0: none is due */
 } pending_poke;
 
-static void at_step(const char *name)
+static void one_step(void)
 {
-    (void)name;
     if (pending_poke.after > 0 && --pending_poke.after == 0)
         poke_part(&pending_poke.rest, input_byte(&pending_poke.rest) % PARTS);
 }
 
 void scene_poke(struct input *input, unsigned after)
 {
-    atomic_store(&step_hook, at_step);
     pending_poke.rest = *input;
     pending_poke.after = after + 1;
-    at_step("now");
+    one_step();
     /* A poke takes at most so many bytes. */
     uint8_t skipped[16];
     input_copy(input, skipped, sizeof skipped);
@@ -323,7 +340,6 @@ static uint64_t offset_of_block(uint64_t block)
            (region - window_first_region(window)) * REGION_WORD_BYTES + block % REGION_BLOCKS * 16;
 }
 
-/* A region word. Units beyond the end of the file are only claimed before the map is opened: what a fault does is another matter. */
 static void poke_region(struct input *input)
 {
     uint64_t region = scene_block(input) / REGION_BLOCKS, value = input_take(input, 1);
@@ -353,6 +369,12 @@ static void poke_part(struct input *input, enum scene_part part)
 {
     uint64_t block;
     switch (part) {
+    case PART_END:
+        /* Memory beyond the end of the file faults, and is repaired. */
+        choose_size(input);
+        if (ftruncate(scene.map, (off_t)scene.size) != 0)
+            die("ftruncate");
+        break;
     case PART_HEADER:
         block = 32 + input_below(input, 10);
         poke_map(block * 8, scene_word(input));
@@ -385,6 +407,14 @@ void scene_reset(void)
     pending_poke.after = 0;
     memcpy(self, &scene.session, offsetof(struct session_file, flights) + 64 * sizeof(struct flight));
     memcpy(self->maps, scene.session.maps, 64 * sizeof self->maps[0]);
+}
+
+/* In the place of what else happens at a step. */
+void __wrap_step_reach(const char *name);
+void __wrap_step_reach(const char *name)
+{
+    (void)name;
+    one_step();
 }
 
 /* In the place of what blocks signals: a fault is to be reported. */

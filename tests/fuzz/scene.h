@@ -14,7 +14,7 @@
 enum { SCENE_PEER = 1 };
 
 /* What may be written to at any time. */
-enum scene_part { PART_HEADER, PART_REGIONS, PART_BLOCKS, PART_SESSION, PART_PEER, PART_SHARED, PARTS };
+enum scene_part { PART_HEADER, PART_REGIONS, PART_BLOCKS, PART_SESSION, PART_PEER, PART_SHARED, PART_END, PARTS };
 
 extern const struct map_key scene_key;
 
@@ -24,7 +24,7 @@ void scene_make(void);
 /* Lay out the map's file and the sessions' as the input says. */
 void scene_set(struct input *input);
 
-/* A word of some part becomes something else, at the next step of the protocol but `after`; 0: now. */
+/* A word of some part, or the size of the map's file, becomes something else, at the next step of the protocol but `after`; 0: now. */
 void scene_poke(struct input *input, unsigned after);
 
 /* Put the sessions back as they were. */
