@@ -15,7 +15,7 @@
 #include "checksum/window.h"
 #include "fuzz/scene.h"
 
-enum { OPERATIONS_MOST = 24, BLOCKS_MOST = 24, COVERED_MOST = 3 * REGION_BLOCKS };
+enum { OPERATIONS_MOST = 12, BLOCKS_MOST = 24, COVERED_MOST = 3 * REGION_BLOCKS };
 
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
@@ -118,7 +118,7 @@ static void write_part(struct map *map, struct input *input)
 static void mutate(struct map *map, struct input *input)
 {
     struct mutation mutation;
-    uint64_t first = scene_block(input), blocks = scene_block(input);
+    uint64_t first = scene_block(input), blocks = input_byte(input) % 16 == 0 ? scene_block(input) : few_blocks(input);
     first = first < FLIGHT_TO_END ? first : FLIGHT_TO_END;
     blocks = blocks < FLIGHT_TO_END ? blocks : FLIGHT_TO_END;
     unsigned way = input_byte(input);

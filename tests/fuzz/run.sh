@@ -21,7 +21,7 @@ for target in "$build"/tests/fuzz/fuzz_*; do
     # The guard must get its faults. What is mapped is not what is used: a map of a sparse file is long.
     mkdir -m 700 "$store/$name" || exit 2
     BOUNCEIO_STORE=$store/$name ASAN_OPTIONS=handle_segv=0:handle_sigbus=0:detect_leaks=0 \
-        "$target" -runs="$runs" -max_total_time="$seconds" -max_len=700 -len_control=20 -timeout=20 -rss_limit_mb=0 \
+        "$target" -runs="$runs" -max_total_time="$seconds" -max_len=400 -len_control=20 -timeout=20 -rss_limit_mb=0 \
         -print_final_stats=1 -verbosity=1 -artifact_prefix="$build/findings/$name-" "$corpus" ||
         { echo "fuzz: $name has a finding in $build/findings" >&2; failed=1; }
 done

@@ -142,7 +142,7 @@ static void seal(struct map_header *header, unsigned options)
 static void choose_size(struct input *input)
 {
     uint8_t kind = input_byte(input);
-    unsigned window = kind == 255 ? MAP_WINDOWS - 1 : (kind >> 3) % 12;
+    unsigned window = kind == 255 ? MAP_WINDOWS - 1 : (kind >> 3) % 6;
     uint64_t first = FORMAT_PAGE + window_bytes(0);
     switch (kind % 8) {
     case 0:
@@ -226,7 +226,7 @@ static void set_entry(struct input *input, struct flight *entry)
     entry->map_id = where % 8 == 7 ? scene_word(input) : map_id();
     entry->first = scene_block(input);
     entry->blocks = where & 8 ? scene_block(input) : (uint64_t)where / 16;
-    entry->entered = (int64_t)scene_word(input);
+    entry->issued = (int64_t)scene_word(input);
 }
 
 /* Its header and the first entries of its table. */
