@@ -30,9 +30,9 @@ void announce_close(struct announcement *announcement)
 static bool claim_orphan(const struct announcement *announcement, uint64_t block, _Atomic uint64_t *pending,
                          uint64_t mine)
 {
-    STEP("look again");
     uint64_t claimed = WORD_CLAIMED;
     if (flight_others_over(announcement->map->id, block, announcement->flight, announcement->nowait)) {
+        STEP("CAS claimed->contended(2)");
         atomic_compare_exchange_strong(pending, &claimed, WORD_CONTENDED + 2);
         return false;
     }
@@ -49,7 +49,6 @@ static bool take_pending(const struct announcement *announcement, uint64_t block
         STEP("CAS pending 0->new");
         if (atomic_compare_exchange_strong(pending, &seen, mine))
             return true;
-        STEP("look");
         if (flight_others_over(announcement->map->id, block, announcement->flight, announcement->nowait)) {
             STEP("CAS ->contended(n+1)");
             if (atomic_compare_exchange_strong(pending, &seen, word_joined(seen)))
@@ -178,6 +177,18 @@ void edge_downgrade(struct edge *edge, uint64_t sum)
     edge->base = atomic_load(&edge->words->current);
 }
 
+/* The block as read differs from what is recorded. Looked at in this order, as by a question. */
+static bool is_mismatch(const struct announcement *announcement, const struct edge *edge)
+{
+    if (map_mutator_covers(announcement->map, edge->block, announcement->nowait) || !edge->sole)
+        return false;
+    STEP("pending still exactly that");
+    if (atomic_load(&edge->words->pending) != WORD_CONTENDED + 1)
+        return false;
+    STEP("current still that");
+    return atomic_load(&edge->words->current) == edge->base;
+}
+
 enum edge_verdict edge_check(const struct announcement *announcement, struct edge *edge, uint64_t sum)
 {
     if (edge->base == WORD_UNKNOWN)
@@ -185,10 +196,7 @@ enum edge_verdict edge_check(const struct announcement *announcement, struct edg
     if (sum == edge->base)
         return EDGE_AS_RECORDED;
     STEP("block as read differs: decide");
-    bool mismatch = !map_mutator_covers(announcement->map, edge->block, announcement->nowait) && edge->sole &&
-                    atomic_load(&edge->words->pending) == WORD_CONTENDED + 1 &&
-                    atomic_load(&edge->words->current) == edge->base;
-    if (mismatch)
+    if (is_mismatch(announcement, edge))
         return EDGE_MISMATCH;
     edge->base = WORD_UNKNOWN;
     return EDGE_UNKNOWN;
@@ -210,8 +218,19 @@ static void edge_forget_as(struct edge *edge, uint64_t mine)
     STEP("current=unknown");
     atomic_store(&edge->words->current, WORD_UNKNOWN);
     STEP("release");
-    if (!atomic_compare_exchange_strong(&edge->words->pending, &mine, WORD_IDLE))
-        word_count_down(&edge->words->pending);
+    if (atomic_compare_exchange_strong(&edge->words->pending, &mine, WORD_IDLE))
+        return;
+    STEP("count down");
+    word_count_down(&edge->words->pending);
+}
+
+/* Is the block still what it was when the rest of it was vouched for? */
+static bool still_stands(const struct announcement *announcement, const struct edge *edge)
+{
+    if (map_mutator_covers(announcement->map, edge->block, announcement->nowait))
+        return false;
+    STEP("current still that");
+    return atomic_load(&edge->words->current) == edge->base;
 }
 
 void edge_publish(const struct announcement *announcement, struct edge *edge, uint64_t sum)
@@ -219,6 +238,7 @@ void edge_publish(const struct announcement *announcement, struct edge *edge, ui
     if (!edge->words)
         return;
     if (edge->poisoned) {
+        STEP("count down");
         word_count_down(&edge->words->pending);
         return;
     }
@@ -234,9 +254,7 @@ void edge_publish(const struct announcement *announcement, struct edge *edge, ui
         forget_block(edge->words);
         return;
     }
-    STEP("check mutators");
-    if (map_mutator_covers(announcement->map, edge->block, announcement->nowait) ||
-        atomic_load(&edge->words->current) != edge->base) {
+    if (!still_stands(announcement, edge)) {
         edge_forget_as(edge, sum);
         return;
     }
@@ -253,8 +271,10 @@ void edge_publish(const struct announcement *announcement, struct edge *edge, ui
 void edge_withdraw(const struct announcement *announcement, struct edge *edge)
 {
     (void)announcement;
-    if (edge->words)
-        word_count_down(&edge->words->pending);
+    if (!edge->words)
+        return;
+    STEP("withdraw");
+    word_count_down(&edge->words->pending);
 }
 
 void edge_forget(const struct announcement *announcement, struct edge *edge)
@@ -262,8 +282,10 @@ void edge_forget(const struct announcement *announcement, struct edge *edge)
     (void)announcement;
     if (!edge->words)
         return;
-    if (edge->poisoned)
-        word_count_down(&edge->words->pending);
-    else
+    if (!edge->poisoned) {
         forget_block(edge->words);
+        return;
+    }
+    STEP("count down");
+    word_count_down(&edge->words->pending);
 }

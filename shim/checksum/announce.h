@@ -16,6 +16,7 @@
 #ifndef BOUNCEIO_CHECKSUM_ANNOUNCE_H
 #define BOUNCEIO_CHECKSUM_ANNOUNCE_H
 
+#include "base/step.h"
 #include "checksum/map.h"
 #include "checksum/session.h"
 
@@ -82,6 +83,7 @@ void word_count_down(_Atomic uint64_t *pending);
 /* Does a mutator cover the block? One load when no mutator is at work on the map. It may be a dead one: the next blocking request looks. */
 static inline bool map_mutator_covers(struct map *map, uint64_t block, bool nowait)
 {
+    STEP("check mutators");
     /* Sequentially consistent: pairs with mutate_open, which raises the count before it enters. */
     bool covers = atomic_load(&map->header->unsettled) != 0 && flight_mutator_covers(map->id, block, nowait);
     if (covers)

@@ -47,9 +47,9 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
         atomic_store_explicit(&flight->blocks, blocks, memory_order_relaxed);
         atomic_store_explicit(&flight->issued, window_now(), memory_order_relaxed);
         uint64_t ready = (state & ~UINT64_C(0xffff)) | (uint64_t)transport << 8 | (uint64_t)kind;
+        STEP("enter in-flight");
         /* Sequentially consistent: before any compare-and-swap of a pending word. Pairs with `look`. */
         atomic_store(&flight->state, ready);
-        STEP("enter in-flight");
         return (int)index;
     }
     atomic_fetch_add(&self->flights_beyond, 1);
@@ -143,6 +143,7 @@ static bool look(const struct look *look, bool nowait)
         if (!session_peer_counts(file))
             continue;
         bool ignore = is_dead(look->dead, slot);
+        STEP("look at a session");
         if (!ignore && atomic_load(&file->flights_beyond) > 0 && session_lists_map(file, look->map_id))
             return true;
         uint64_t high = atomic_load(&file->flights_high);

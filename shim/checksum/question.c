@@ -28,6 +28,7 @@ enum verdict question_open(struct question *question, struct map *map, uint64_t 
     *question = (struct question){.block = block, .words = map_words(map, block, &run)};
     if (!question->words)
         return VERDICT_UNVERIFIED;
+    STEP("load current");
     question->asked = atomic_load(&question->words->current);
     if (question->asked == WORD_UNKNOWN)
         return VERDICT_UNVERIFIED;
@@ -45,7 +46,6 @@ static enum verdict judge(const struct question *question, uint64_t sum)
     const struct announcement *announcement = &question->announcement;
     if (sum == question->asked)
         return VERDICT_GOOD;
-    STEP("check mutators");
     if (sum == 0 || map_mutator_covers(announcement->map, question->block, announcement->nowait))
         return VERDICT_UNVERIFIED;
     STEP("current still that");
@@ -60,8 +60,10 @@ enum verdict question_close(struct question *question, uint64_t sum)
     enum verdict verdict = judge(question, sum);
     uint64_t mine = question->asked;
     STEP("release");
-    if (!atomic_compare_exchange_strong(&question->words->pending, &mine, WORD_IDLE))
+    if (!atomic_compare_exchange_strong(&question->words->pending, &mine, WORD_IDLE)) {
+        STEP("count down");
         word_count_down(&question->words->pending);
+    }
     announce_close(&question->announcement);
     return verdict;
 }

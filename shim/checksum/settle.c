@@ -62,6 +62,7 @@ static bool seize_dead(struct settling *settling)
 {
     bool any = false;
     for (unsigned slot = 0; slot < session_peer_count(); slot++) {
+        STEP("seize the dead");
         if (!debtor(slot, settling->map->id) || !session_seize(slot))
             continue;
         settling->dead.slots[slot / 64] |= UINT64_C(1) << slot % 64;
@@ -169,7 +170,6 @@ static bool settle_block(struct settling *settling, uint64_t block, struct block
 {
     STEP("load pending");
     uint64_t orphan = atomic_load(&words->pending);
-    STEP("look");
     if (living_over(settling, block))
         return false;
     if (orphan == WORD_IDLE)
@@ -178,7 +178,6 @@ static bool settle_block(struct settling *settling, uint64_t block, struct block
     STEP("CAS orphan->claimed");
     if (!atomic_compare_exchange_strong(&words->pending, &seen, WORD_CLAIMED))
         return false;
-    STEP("look again");
     if (living_over(settling, block)) {
         make_unknown(words);
         STEP("count down");
@@ -214,7 +213,6 @@ static void settle_entry(struct settling *settling, struct flight *entry, const 
         return;
     }
     bool all = true;
-    STEP("begin settling dead writer");
     settling->flight = flight_enter(settling->map->id, seen->first, seen->blocks, FLIGHT_SETTLER, TRANSPORT_BLOCKING);
     region_make_durable(settling->map, seen->first, seen->blocks);
     uint64_t run, end = map_range_end(settling->map, seen->first, seen->blocks);
@@ -295,6 +293,7 @@ uint64_t settle_map(struct map *map, const struct settle_file *file)
         map_refresh(map);
         if (seize_dead(&settling))
             settle_seized(&settling);
+        STEP("unlock");
         release_dead(&settling);
         atomic_compare_exchange_strong(&map->header->settle_lock, &token, 0);
     }
