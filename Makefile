@@ -216,6 +216,13 @@ examples: $(EXAMPLES)
 tests: $(TEST_PROGRAMS) $(TEST_LIBRARIES)
 tortures: $(TORTURES)
 
+# The models of the map's protocols: programs of their own, that share no code with the shim.
+MODEL_OBJECTS := $(call object,$(wildcard tests/model/*.c))
+
+$(BUILD)/model: $(MODEL_OBJECTS)
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS)
+
 # T=NAME runs only the tests whose name contains NAME.
 T ?=
 RUN = CC='$(CC)' tests/run.sh --build $(BUILD)
@@ -226,9 +233,14 @@ demo: deps-build
 	$(Q)tests/demo.sh $(BUILD)
 
 check: deps-build deps-check
-	$(Q)$(MAKE) --no-print-directory all examples tests
+	$(Q)$(MAKE) --no-print-directory all examples tests $(BUILD)/model
 	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
 	$(Q)$(RUN) unit shim -- $(T)
+
+# Every interleaving of the map's protocols, and of their code: a few minutes, 2 GiB of memory.
+model: deps-build
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/model
+	$(Q)$(BUILD)/model --all
 
 check-apps: deps-build deps-check deps-apps
 	$(Q)$(MAKE) --no-print-directory all
@@ -296,11 +308,11 @@ uninstall:
 clean:
 	rm -rf build build-asan build-tsan build-fuzz
 
-.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind torture fuzz fuzzers bench-idle lint install uninstall clean \
+.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind model torture fuzz fuzzers bench-idle lint install uninstall clean \
 	deps deps-build deps-check deps-lint deps-apps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS))
+-include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS) $(MODEL_OBJECTS))
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)
 -include $(patsubst %.o,%.d,$(TORTURE_OBJECTS)) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TORTURES))
