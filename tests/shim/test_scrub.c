@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 #include "support/actor.h"
+#include "support/busy.h"
 #include "support/command.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 
-enum { BLOCKS = 64, BYTES = BLOCKS * BLOCK };
+enum { BLOCKS = BUSY_BLOCKS, BYTES = BLOCKS * BLOCK };
 
 #define BOOT_A "BOUNCEIO_TEST_BOOT_ID=00000000000000000000000000000001"
 #define BOOT_B "BOUNCEIO_TEST_BOOT_ID=00000000000000000000000000000002"
@@ -171,56 +172,6 @@ END_TEST
 
 /* --- While programs write ----------------------------------------------------------------------------------------- */
 
-enum { BUSY_MILLISECONDS = 2000 };
-
-/* arguments: file. Writes whole blocks and parts of blocks all over the file, and cuts and extends it, for a while. */
-static int be_busy(int argc, char **argv)
-{
-    check_that(argc == 1, "usage: --busy FILE");
-    int fd = direct_open(argv[0], O_RDWR | O_CREAT);
-    struct random random = {random_run_seed() ^ (uint64_t)getpid()};
-
-    for (size_t turn = 0; turn < BUSY_MILLISECONDS; turn++) {
-        uint64_t first = random_below(&random, BLOCKS - 8);
-
-        if (random_chance(&random, 2))
-            check_that(ftruncate(fd, BYTES / 2) == 0 && ftruncate(fd, BYTES) == 0, "truncate");
-        else if (random_chance(&random, 30))
-            direct_write(fd, turn, (off_t)(first * BLOCK + SECTOR), 3 * SECTOR);
-        else
-            direct_write(fd, turn, (off_t)(first * BLOCK), (1 + random_below(&random, 8)) * BLOCK);
-        usleep(500);
-    }
-    sequence_no_mismatch();
-    return 0;
-}
-
-static pid_t start_busy(const struct scene *scene)
-{
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        sequence_run_with(scene->environment, (const char *const[]){"--busy", scene->path, NULL});
-        _exit(0);
-    }
-    return pid;
-}
-
-static void is_busy_no_more(pid_t pid)
-{
-    int status;
-
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert_int_eq(status, 0);
-}
-
-static bool is_running(pid_t pid)
-{
-    siginfo_t info = {.si_pid = 0};
-
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
-}
-
 START_TEST(what_is_being_written_is_no_damage)
 {
     struct scene scene;
@@ -229,14 +180,14 @@ START_TEST(what_is_being_written_is_no_damage)
     if (!open_scene(&scene, NULL))
         return;
     write_file(&scene);
-    pid_t writers[2] = {start_busy(&scene), start_busy(&scene)};
+    pid_t writers[2] = {busy_start(scene.environment, scene.path), busy_start(scene.environment, scene.path)};
 
-    for (; is_running(writers[0]); scrubs++) {
+    for (; busy_is_running(writers[0]); scrubs++) {
         ck_assert_uint_eq(scrub_counts(&scene, 0, "changed_outside"), 0);
         usleep(20 * 1000);
     }
-    is_busy_no_more(writers[0]);
-    is_busy_no_more(writers[1]);
+    busy_end(writers[0]);
+    busy_end(writers[1]);
     ck_assert_uint_gt(scrubs, 1);
     ck_assert_uint_eq(scrub_counts(&scene, 0, "changed_outside"), 0);
 }
@@ -362,7 +313,7 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    static const struct support_mode modes[] = {SEQUENCE_MODES, ACTOR_MODE, {"--busy", be_busy}, {NULL, NULL}};
+    static const struct support_mode modes[] = {SEQUENCE_MODES, ACTOR_MODE, BUSY_MODE, {NULL, NULL}};
     const TTest *const tests[] = {a_healthy_file_is_verified_block_by_block,
                                   damage_is_named_by_range,
                                   results_are_json,

@@ -10,13 +10,20 @@
 
 enum { ARGUMENTS = 16 };
 
+static const char *variant = "";
+
+void command_use(const char *name)
+{
+    variant = name;
+}
+
 static void fill(const char *list[ARGUMENTS], const char *const *arguments)
 {
     static char program[4200];
     const char *build = getenv("BOUNCEIO_TEST_BUILD");
     size_t count = 0;
 
-    snprintf(program, sizeof(program), "%s/bounceio", build ? build : "build");
+    snprintf(program, sizeof(program), "%s/%s/bounceio", build ? build : "build", variant);
     list[count++] = program;
     while (*arguments && count < ARGUMENTS - 1)
         list[count++] = *arguments++;

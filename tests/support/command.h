@@ -8,6 +8,9 @@
 
 #include "support/support.h"
 
+/* The build of it that runs: "" or "steps". */
+void command_use(const char *variant);
+
 /* Run it to its end with these arguments. `environment` as in child_run. */
 struct child command_run(const char *const *environment, const char *const *arguments);
 
