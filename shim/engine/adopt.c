@@ -6,6 +6,7 @@
 #include <assert.h>
 
 #include "base/process.h"
+#include "base/step.h"
 #include "checksum/announce.h"
 #include "checksum/region.h"
 #include "engine/decide.h"
@@ -58,6 +59,7 @@ static void conclude(struct adoption *adoption, const struct announcement *annou
 {
     uint64_t run;
     struct block_words *words = map_words(announcement->map, block, &run);
+    STEP("conclude");
     uint64_t current = atomic_load(&words->current);
     if (current != WORD_UNKNOWN && current != sum && (current == now || !adoption->trust)) {
         announce_withdraw(announcement, block, 1); /* somebody has recorded another one before we were there */
@@ -73,6 +75,7 @@ static void conclude(struct adoption *adoption, const struct announcement *annou
 static ssize_t read_again(struct adoption *adoption, const struct announcement *announcement, uint64_t first,
                           uint64_t blocks, uint64_t wanted, const uint64_t *sums)
 {
+    STEP("read again");
     ssize_t length = decide_read_blocks(adoption->view, first, blocks, adoption->room, false);
     uint64_t now[BATCH];
     for (uint64_t done = 0; done < blocks; done += BATCH) {
@@ -97,10 +100,12 @@ int adopt_blocks(struct adoption *adoption, uint64_t first, uint64_t blocks, con
     if (error != 0)
         return error;
     uint64_t wanted = 0;
+    STEP("choose what to adopt");
     for (uint64_t i = 0; i < blocks; i++)
         wanted |= (uint64_t)is_wanted(adoption, first + i, sums[i]) << i;
     if (wanted == 0)
         return 0;
+    STEP("announce adoption");
     announce_open(&announcement, map, first, blocks, FLIGHT_ADOPTION, TRANSPORT_BLOCKING, false);
     if (!region_are_durable(map, first, blocks))
         region_make_durable(map, first, blocks);

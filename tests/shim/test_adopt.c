@@ -265,6 +265,57 @@ START_TEST(nothing_is_adopted_under_nowait)
 }
 END_TEST
 
+/* Whatever somebody else does to the first blocks while an adopting reader stands before this step, nothing wrong is recorded. */
+static void disturb(const struct scene *scene, const char *step, const struct order *disturbance)
+{
+    const char *adopting[] = {scene->environment[0], "BOUNCEIO_ADOPT=1", NULL};
+    struct actor reader = actor_new(adopting), other = actor_new(scene->environment);
+    char where[64];
+
+    actor_opens(&reader, scene->path);
+    actor_opens(&other, scene->path);
+    /* Unknown. */
+    actor_does(&other, &(struct order){.act = ACT_BUFFERED, .seed = 1, .length = 4 * BLOCK});
+    actor_does(&other, &(struct order){.act = ACT_FSYNC});
+    snprintf(where, sizeof(where), "%s:stop", step);
+    actor_stops_at(&reader, where);
+    actor_begin(&reader, &(struct order){.act = ACT_READ, .length = 4 * BLOCK});
+    actor_await_stop(&reader);
+    actor_do(&other, disturbance);
+    actor_continue(&reader);
+    ck_assert_int_ge(actor_finish(&reader).result, 0);
+    struct answer answer = actor_survey(&other, 4);
+
+    ck_assert_msg(!strpbrk(answer.survey, "EMeo"), "%d before \"%s\": \"%s\"", disturbance->act, step, answer.survey);
+    actor_leaves(&reader);
+    actor_leaves(&other);
+}
+
+START_TEST(whatever_is_done_between_two_steps_of_an_adoption_is_seen)
+{
+    static const char *const steps[] = {
+        "load pending",       "choose what to adopt", "announce adoption", "enter in-flight",
+        "CAS pending 0->new", "read again",           "conclude",          "publish",
+        "current=new",        "CAS pending new->0",   "leave in-flight",
+    };
+    static const struct order disturbances[] = {
+        {.act = ACT_WRITE, .seed = 2, .length = 2 * BLOCK},
+        {.act = ACT_WRITE, .seed = 2, .offset = SECTOR, .length = 2 * BLOCK},
+        {.act = ACT_BUFFERED, .seed = 2, .length = 2 * BLOCK},
+        {.act = ACT_PUNCH, .length = 2 * BLOCK},
+        {.act = ACT_TRUNCATE, .length = 2 * BLOCK + 100},
+    };
+    struct scene scene;
+
+    if (!open_scene(&scene))
+        return;
+    counts(&scene, "adopt", 0, "blocks_adopted");
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        for (size_t j = 0; j < sizeof(disturbances) / sizeof(disturbances[0]); j++)
+            disturb(&scene, steps[i], &disturbances[j]);
+}
+END_TEST
+
 /* arguments: file. Reads it, in place and through pages, with BOUNCEIO_ADOPT=1, as long as others are busy. */
 static int read_on(int argc, char **argv)
 {
@@ -316,6 +367,7 @@ int main(int argc, char **argv)
                                   blocks_read_through_pages_are_adopted,
                                   blocks_read_in_place_are_adopted,
                                   nothing_is_adopted_under_nowait,
+                                  whatever_is_done_between_two_steps_of_an_adoption_is_seen,
                                   what_is_written_while_readers_adopt_has_its_own_checksum,
                                   NULL};
 
