@@ -326,8 +326,10 @@ static int check_in(int maps, const struct map *map)
 static int open_once(struct map *map, const struct map_key *key, bool create)
 {
     int maps = store_maps_directory();
-    if (maps < 0)
+    if (maps < 0) {
+        store_complain("it can no longer be reached", EIO);
         return maps;
+    }
     map_name(map->name, key);
     struct stat status = {0};
     int error = 0;
@@ -337,7 +339,7 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
         fd = error == 0 ? open_file(maps, map, key, &status) : error;
     }
     if (fd < 0) {
-        if (fd != -ENOENT && fd != -EXDEV && fd != -ESTALE)
+        if ((create || fd != -ENOENT) && fd != -EXDEV && fd != -ESTALE)
             store_complain("cannot open a map", -fd);
         memset(map, 0, sizeof *map);
         return fd;

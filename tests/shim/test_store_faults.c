@@ -1,0 +1,445 @@
+/*
+ * A store that fails under a running program: its files are cut off, its disk breaks, fills, freezes or is gone. The program goes on with
+ * stable pages and no checksums; its data is right, it never gets an error of the store's, and it is told once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/direct.h"
+#include "support/sequence.h"
+#include "support/support.h"
+
+enum { SEED = 77, BYTES = 16 * BLOCK, ROUNDS = 20 };
+
+/* The second writer is in the second region, and so in the second window of the map. */
+static const off_t places[] = {0, (off_t)80 << 20};
+
+/* --- The victim --------------------------------------------------------------------------------------------------- */
+
+static const char *victim_path;
+static _Atomic bool stop;
+static _Atomic unsigned rounds_done[2];
+
+static void *write_and_check(void *argument)
+{
+    const unsigned which = (unsigned)(uintptr_t)argument;
+    sigset_t all;
+
+    /* As worker threads do. The map's faults must get through all the same. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    int fd = direct_open(victim_path, O_RDWR);
+    while (!stop) {
+        direct_write(fd, SEED, places[which], BYTES);
+        direct_check(fd, SEED, places[which], BYTES);
+        rounds_done[which]++;
+    }
+    close(fd);
+    return NULL;
+}
+
+static void wait_for_more_rounds(void)
+{
+    unsigned first = rounds_done[0] + ROUNDS, second = rounds_done[1] + ROUNDS;
+
+    while (rounds_done[0] < first || rounds_done[1] < second)
+        usleep(1000);
+}
+
+static void own_fault(int number)
+{
+    (void)number;
+    check_that(false, "the program got a fault that is not its own");
+}
+
+/* Everything that looks at a map or changes one. */
+static void use_everything(void)
+{
+    static unsigned char block[BLOCK];
+    char other[4200];
+    int plain = open(victim_path, O_RDWR | O_CLOEXEC);
+    int fd = direct_open(victim_path, O_RDWR);
+
+    pattern_fill(block, sizeof(block), SEED, BYTES);
+    check_that(pwrite(plain, block, BLOCK, BYTES) == BLOCK, "buffered write");
+    direct_check(fd, SEED, BYTES, BLOCK);
+    check_that(ftruncate(fd, places[1] + BYTES) == 0, "truncation");
+    check_that(fsync(fd) == 0, "fsync");
+    direct_write(fd, SEED, 3 * BLOCK, SECTOR);
+    direct_check(fd, SEED, 0, BYTES);
+    close(fd);
+    close(plain);
+    snprintf(other, sizeof(other), "%s.other", victim_path);
+    fd = direct_open(other, O_RDWR | O_CREAT);
+    direct_write(fd, SEED, 0, BYTES);
+    direct_check(fd, SEED, 0, BYTES);
+    close(fd);
+}
+
+/* FILE COMMAND: two threads write and read while the shell runs the command; then everything else is tried. */
+static int victim(int argc, char **argv)
+{
+    const struct sigaction action = {.sa_handler = own_fault};
+    pthread_t threads[2];
+
+    check_that(argc == 2, "usage: --victim FILE COMMAND");
+    victim_path = argv[0];
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    int plain = open(victim_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int fd = direct_open(victim_path, O_RDWR);
+    direct_write(fd, SEED, places[1], BYTES);
+    direct_write(fd, SEED, 0, BYTES);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, write_and_check, (void *)(uintptr_t)i);
+    wait_for_more_rounds();
+    check_that(system_command((const char *const[]){"bash", "-c", argv[1], NULL}), "command failed: %s", argv[1]);
+    wait_for_more_rounds();
+    use_everything();
+    stop = true;
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    direct_check(fd, SEED, 0, BYTES + BLOCK);
+    direct_check(fd, SEED, places[1], BYTES);
+    check_that(counters().mismatches == 0, "healthy data was called damaged");
+    close(fd);
+    close(plain);
+    return 0;
+}
+
+/* FILE: reads all of it again; whatever the map says, it is not damaged. */
+static int reader(int argc, char **argv)
+{
+    check_that(argc == 1, "usage: --reader FILE");
+    int fd = direct_open(argv[0], O_RDWR);
+
+    direct_check(fd, SEED, 0, BYTES + BLOCK);
+    direct_check(fd, SEED, places[1], BYTES);
+    direct_write(fd, SEED, 0, BYTES);
+    direct_check(fd, SEED, 0, BYTES);
+    check_that(counters().mismatches == 0, "healthy data was called damaged");
+    return 0;
+}
+
+/* DIRECTORY: its file system is gone from one moment to the next, as with a disk that is pulled out. */
+static int shut_down(int argc, char **argv)
+{
+    uint32_t without_log = 2;
+
+    check_that(argc == 1, "usage: --shut-down DIRECTORY");
+    /* Source: include/uapi/linux/fs.h, FS_IOC_SHUTDOWN, Linux 6.14; ext4 and XFS have had it under their own names. */
+    check_that(ioctl(open(argv[0], O_RDONLY), _IOR('X', 125, uint32_t), &without_log) == 0, "cannot shut down");
+    return 0;
+}
+
+/* --- Running it --------------------------------------------------------------------------------------------------- */
+
+static char data[4096], store[4096], disk[4096], image[4096];
+
+/* The victim's file on the first file system, the store beside it. */
+static void set_up(void)
+{
+    struct test_fs fs[TEST_FS_MAX];
+
+    test_filesystems(fs);
+    snprintf(data, sizeof(data), "%s", path_in(fs[0].path, "file"));
+    snprintf(store, sizeof(store), "%s", path_in(fs[0].path, "store"));
+    snprintf(disk, sizeof(disk), "%s", path_in(fs[0].path, "disk"));
+    snprintf(image, sizeof(image), "%s", path_in(fs[0].path, "image"));
+}
+
+/* The store on a small file system of its own. @return false, having said so, where that cannot be had. */
+static bool set_up_with_disk(const char *kind, unsigned megabytes)
+{
+    set_up();
+    snprintf(store, sizeof(store), "%s", path_in(disk, "store"));
+    if (small_filesystem_mount(kind, image, disk, megabytes))
+        return true;
+    test_skip("no small %s", kind);
+    return false;
+}
+
+static struct child run(const char *mode, const char *argument)
+{
+    char variable[4200];
+
+    snprintf(variable, sizeof(variable), "BOUNCEIO_STORE=%s", store);
+    return child_run_self(counting() ? WITH_SHIM : WITHOUT_SHIM, (const char *const[]){variable, NULL},
+                          (const char *const[]){mode, data, argument, NULL});
+}
+
+static int lines_of(const char *text)
+{
+    int count = 0;
+
+    for (; (text = strstr(text, "bounceio: ")) != NULL; text++)
+        count++;
+    return count;
+}
+
+/* The victim gets through `command`, and is told `lines` times. */
+static void survives(const char *command, int lines)
+{
+    struct child child = run("--victim", command);
+
+    ck_assert_msg(child_succeeded(&child), "%s", command);
+    if (counting()) {
+        ck_assert_msg(lines_of(child.errors) == lines, "%s: %d lines, not %d:\n%s", command, lines_of(child.errors),
+                      lines, child.errors);
+        ck_assert(lines == 0 || strstr(child.errors, store));
+    }
+    child_free(&child);
+}
+
+static void later_runs_find_nothing_damaged(void)
+{
+    struct child child = run("--reader", NULL);
+
+    ck_assert_msg(child_succeeded(&child), "the reader, with\n%s", child.errors);
+    child_free(&child);
+}
+
+static const char *self(void)
+{
+    static char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+    ck_assert_int_gt(length, 0);
+    return path;
+}
+
+/* --- Files that are cut off --------------------------------------------------------------------------------------- */
+
+static void survives_cutting_off(const char *files, const char *size)
+{
+    char command[5 * 4096];
+
+    set_up();
+    snprintf(command, sizeof(command), "truncate -s %s %s/%s", size, store, files);
+    survives(command, 1);
+    later_runs_find_nothing_damaged();
+}
+
+START_TEST(a_map_that_loses_its_header)
+{
+    survives_cutting_off("maps/*", "0");
+}
+END_TEST
+
+START_TEST(a_map_that_loses_its_region_words)
+{
+    survives_cutting_off("maps/*", "4096");
+}
+END_TEST
+
+START_TEST(a_map_that_loses_its_block_words)
+{
+    survives_cutting_off("maps/*", "8192");
+}
+END_TEST
+
+START_TEST(a_map_that_loses_its_second_window)
+{
+    survives_cutting_off("maps/*", "270336"); /* header, region words, block words of one region */
+}
+END_TEST
+
+START_TEST(a_session_that_loses_its_file)
+{
+    survives_cutting_off("sessions/0", "0");
+}
+END_TEST
+
+START_TEST(a_session_that_loses_its_table)
+{
+    survives_cutting_off("sessions/0", "4096");
+}
+END_TEST
+
+START_TEST(a_store_that_loses_its_lock_file)
+{
+    survives_cutting_off("lock", "0");
+}
+END_TEST
+
+START_TEST(a_store_that_loses_everything_at_once)
+{
+    survives_cutting_off("{lock,*/*}", "0");
+}
+END_TEST
+
+/* --- Disks -------------------------------------------------------------------------------------------------------- */
+
+static void survives_a_shutdown(const char *kind)
+{
+    char command[5 * 4096];
+
+    if (!set_up_with_disk(kind, strcmp(kind, "xfs") == 0 ? 320 : 64))
+        return;
+    snprintf(command, sizeof(command), "%s --shut-down %s", self(), disk);
+    survives(command, 1);
+    filesystem_unmount(disk);
+    ck_assert(image_mount(kind, image, disk));
+    later_runs_find_nothing_damaged();
+    filesystem_unmount(disk);
+}
+
+START_TEST(an_ext4_that_is_pulled_out)
+{
+    survives_a_shutdown("ext4");
+}
+END_TEST
+
+START_TEST(an_xfs_that_is_pulled_out)
+{
+    survives_a_shutdown("xfs");
+}
+END_TEST
+
+START_TEST(a_disk_that_is_full_when_copy_on_write_wants_space)
+{
+    char command[5 * 4096];
+
+    if (!set_up_with_disk("btrfs", 128))
+        return;
+    /* What a snapshot shares must be copied when it is written, NOCOW or not. */
+    ck_assert(system_command((const char *const[]){"btrfs", "subvolume", "create", path_in(disk, "sub"), NULL}));
+    snprintf(store, sizeof(store), "%s", path_in(disk, "sub/store"));
+    snprintf(command, sizeof(command),
+             "sync; btrfs -q subvolume snapshot %s/sub %s/snap; "
+             "dd if=/dev/zero of=%s/full bs=1M 2>/dev/null; dd if=/dev/zero of=%s/fuller bs=4k 2>/dev/null; sync; true",
+             disk, disk, disk, disk);
+    survives(command, 1);
+    later_runs_find_nothing_damaged();
+    filesystem_unmount(disk);
+}
+END_TEST
+
+/* Where on its disk a file's byte is. */
+static uint64_t place_on_disk(const char *path, uint64_t offset)
+{
+    struct {
+        struct fiemap head;
+        struct fiemap_extent extent;
+    } query = {.head = {.fm_start = offset, .fm_length = BLOCK, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1}};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(ioctl(fd, FS_IOC_FIEMAP, &query), 0);
+    ck_assert_uint_eq(query.head.fm_mapped_extents, 1);
+    close(fd);
+    return query.extent.fe_physical + offset - query.extent.fe_logical;
+}
+
+/* Make the image end at that byte, for the disk too. */
+static bool cut_disk_off(uint64_t bytes)
+{
+    char command[5 * 4096];
+
+    ck_assert_int_eq(truncate(image, (off_t)bytes), 0);
+    snprintf(command, sizeof(command), "losetup -c $(findmnt -n -o SOURCE %s)", disk);
+    return system_command((const char *const[]){"sh", "-c", command, NULL});
+}
+
+START_TEST(a_map_whose_words_cannot_be_read)
+{
+    char command[5 * 4096];
+
+    if (!set_up_with_disk("ext2", 64))
+        return;
+    survives("true", 0);
+    snprintf(command, sizeof(command), "ls -S %s/maps/* | head -1 | tr -d '\\n'", store);
+    struct child child = child_run(WITHOUT_SHIM, NULL, (const char *const[]){"sh", "-c", command, NULL});
+    uint64_t words = place_on_disk(child.output, 8192);
+
+    child_free(&child);
+    filesystem_unmount(disk);
+    ck_assert(image_mount("ext2", image, disk));
+    ck_assert(cut_disk_off(words));
+    survives("true", 1);
+    filesystem_unmount(disk);
+}
+END_TEST
+
+START_TEST(a_disk_that_is_frozen_for_a_while)
+{
+    char command[5 * 4096];
+
+    if (!set_up_with_disk("ext4", 64))
+        return;
+    snprintf(command, sizeof(command), "fsfreeze -f %s && { (sleep 0.5; fsfreeze -u %s) & }", disk, disk);
+    survives(command, 0);
+    later_runs_find_nothing_damaged();
+    filesystem_unmount(disk);
+}
+END_TEST
+
+START_TEST(a_disk_that_is_read_only_when_the_program_starts)
+{
+    if (!set_up_with_disk("ext4", 64))
+        return;
+    survives("true", 0);
+    ck_assert(system_command((const char *const[]){"mount", "-o", "remount,ro", disk, NULL}));
+    survives("true", 1);
+    ck_assert(system_command((const char *const[]){"mount", "-o", "remount,rw", disk, NULL}));
+    later_runs_find_nothing_damaged();
+    filesystem_unmount(disk);
+}
+END_TEST
+
+START_TEST(a_disk_that_is_unmounted_lazily)
+{
+    char command[5 * 4096];
+
+    if (!set_up_with_disk("ext4", 64))
+        return;
+    snprintf(command, sizeof(command), "umount -l %s", disk);
+    survives(command, 0);
+}
+END_TEST
+
+START_TEST(a_store_that_is_removed)
+{
+    char command[5 * 4096];
+
+    set_up();
+    snprintf(command, sizeof(command), "rm -rf %s", store);
+    survives(command, 1);
+    later_runs_find_nothing_damaged();
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    static const struct support_mode modes[] = {
+        {"--victim", victim}, {"--reader", reader}, {"--shut-down", shut_down}, {NULL, NULL}};
+    const TTest *const tests[] = {a_map_that_loses_its_header,
+                                  a_map_that_loses_its_region_words,
+                                  a_map_that_loses_its_block_words,
+                                  a_map_that_loses_its_second_window,
+                                  a_session_that_loses_its_file,
+                                  a_session_that_loses_its_table,
+                                  a_store_that_loses_its_lock_file,
+                                  a_store_that_loses_everything_at_once,
+                                  an_ext4_that_is_pulled_out,
+                                  an_xfs_that_is_pulled_out,
+                                  a_disk_that_is_full_when_copy_on_write_wants_space,
+                                  a_map_whose_words_cannot_be_read,
+                                  a_disk_that_is_frozen_for_a_while,
+                                  a_disk_that_is_read_only_when_the_program_starts,
+                                  a_disk_that_is_unmounted_lazily,
+                                  a_store_that_is_removed,
+                                  NULL};
+
+    return support_main(argc, argv, "store faults", 60, modes, tests);
+}
