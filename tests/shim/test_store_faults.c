@@ -117,6 +117,44 @@ static int victim(int argc, char **argv)
     return 0;
 }
 
+static void *write_first(void *fd)
+{
+    direct_write(*(int *)fd, SEED, 0, BYTES);
+    return NULL;
+}
+
+/* FILE COMMAND: the first to touch the store after the command is a new thread that has all signals blocked. */
+static int latecomer(int argc, char **argv)
+{
+    pthread_t thread;
+    sigset_t all, none;
+
+    check_that(argc == 2, "usage: --latecomer FILE COMMAND");
+    int fd = direct_open(argv[0], O_RDWR | O_CREAT);
+    direct_write(fd, SEED, 0, BYTES);
+    check_that(system_command((const char *const[]){"bash", "-c", argv[1], NULL}), "command failed: %s", argv[1]);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &none);
+    pthread_create(&thread, NULL, write_first, &fd);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+    pthread_join(thread, NULL);
+    return 0;
+}
+
+/* FILE COMMAND: writes without direct I/O to a file that has a map, before and after the command. */
+static int buffered_writer(int argc, char **argv)
+{
+    static unsigned char block[BLOCK];
+
+    check_that(argc == 2, "usage: --buffered-writer FILE COMMAND");
+    int fd = open(argv[0], O_WRONLY | O_CLOEXEC);
+    pattern_fill(block, sizeof(block), SEED, 0);
+    check_that(write(fd, block, BLOCK) == BLOCK, "first write");
+    check_that(system_command((const char *const[]){"bash", "-c", argv[1], NULL}), "command failed: %s", argv[1]);
+    check_that(pwrite(fd, block, BLOCK, 0) == BLOCK, "second write");
+    return 0;
+}
+
 /* FILE: reads all of it again; whatever the map says, it is not damaged. */
 static int reader(int argc, char **argv)
 {
@@ -187,10 +225,10 @@ static int lines_of(const char *text)
     return count;
 }
 
-/* The victim gets through `command`, and is told `lines` times. */
-static void survives(const char *command, int lines)
+/* The program gets through `command`, and is told `lines` times. */
+static void gets_through(const char *mode, const char *command, int lines)
 {
-    struct child child = run("--victim", command);
+    struct child child = run(mode, command);
 
     ck_assert_msg(child_succeeded(&child), "%s", command);
     if (counting()) {
@@ -199,6 +237,11 @@ static void survives(const char *command, int lines)
         ck_assert(lines == 0 || strstr(child.errors, store));
     }
     child_free(&child);
+}
+
+static void survives(const char *command, int lines)
+{
+    gets_through("--victim", command, lines);
 }
 
 static void later_runs_find_nothing_damaged(void)
@@ -275,6 +318,28 @@ END_TEST
 START_TEST(a_store_that_loses_everything_at_once)
 {
     survives_cutting_off("{lock,*/*}", "0");
+}
+END_TEST
+
+START_TEST(a_thread_that_blocks_the_signal_and_is_the_first_to_meet_the_failure)
+{
+    char command[5 * 4096];
+
+    set_up();
+    snprintf(command, sizeof(command), "truncate -s 0 %s/sessions/0", store);
+    gets_through("--latecomer", command, 1);
+}
+END_TEST
+
+START_TEST(a_program_without_direct_io)
+{
+    char command[5 * 4096];
+
+    set_up();
+    survives("true", 0);
+    snprintf(command, sizeof(command), "truncate -s 0 %s/{lock,*/*}", store);
+    gets_through("--buffered-writer", command, 1);
+    later_runs_find_nothing_damaged();
 }
 END_TEST
 
@@ -422,7 +487,8 @@ END_TEST
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {
-        {"--victim", victim}, {"--reader", reader}, {"--shut-down", shut_down}, {NULL, NULL}};
+        {"--victim", victim}, {"--latecomer", latecomer}, {"--buffered-writer", buffered_writer},
+        {"--reader", reader}, {"--shut-down", shut_down}, {NULL, NULL}};
     const TTest *const tests[] = {a_map_that_loses_its_header,
                                   a_map_that_loses_its_region_words,
                                   a_map_that_loses_its_block_words,
@@ -431,6 +497,8 @@ int main(int argc, char **argv)
                                   a_session_that_loses_its_table,
                                   a_store_that_loses_its_lock_file,
                                   a_store_that_loses_everything_at_once,
+                                  a_thread_that_blocks_the_signal_and_is_the_first_to_meet_the_failure,
+                                  a_program_without_direct_io,
                                   an_ext4_that_is_pulled_out,
                                   an_xfs_that_is_pulled_out,
                                   a_disk_that_is_full_when_copy_on_write_wants_space,
