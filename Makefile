@@ -295,6 +295,9 @@ install: all
 	ln -sf $(LIBRARY).$(SOVERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
 	$(PC) bounceio.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc
 	$(INSTALL) -m 644 include/bounceio.h $(DESTDIR)$(INCLUDEDIR)/bounceio.h
+	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7
+	$(INSTALL) -m 644 shim/man/bounceio.1 $(DESTDIR)$(MANDIR)/man1/bounceio.1
+	$(INSTALL) -m 644 shim/man/libbounceshim.7 $(DESTDIR)$(MANDIR)/man7/libbounceshim.7
 ifneq ($(CLI_OBJECTS),)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 $(BUILD)/bounceio $(DESTDIR)$(BINDIR)/bounceio
@@ -303,7 +306,8 @@ endif
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(SOVERSION) \
 		$(DESTDIR)$(LIBDIR)/$(LIBRARY) $(DESTDIR)$(LIBDIR)/pkgconfig/bounceio.pc \
-		$(DESTDIR)$(INCLUDEDIR)/bounceio.h $(DESTDIR)$(BINDIR)/bounceio
+		$(DESTDIR)$(INCLUDEDIR)/bounceio.h $(DESTDIR)$(BINDIR)/bounceio \
+		$(DESTDIR)$(MANDIR)/man1/bounceio.1 $(DESTDIR)$(MANDIR)/man7/libbounceshim.7
 
 clean:
 	rm -rf build build-asan build-tsan build-fuzz

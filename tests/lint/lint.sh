@@ -107,7 +107,27 @@ scripts() {
         finding "shellcheck has the findings above"
 }
 
-[ $# -gt 0 ] || set -- formatting floors exports guarded_text lengths unfinished headers analysis scripts
+# The manual pages are well-formed (which others are installed does not matter), and name every variable, counter, command and option there is.
+manuals() {
+    local found name command
+    found=$(mandoc -Tlint shim/man/*.[17] 2>/dev/null | grep -v 'referenced manual not found')
+    [ -z "$found" ] || finding "mandoc -Tlint says:"$'\n'"$found"
+    for name in $(sed -n 's/^    {"\([A-Z_]*\)", read_.*/\1/p' shim/base/config.c | grep -v '^TEST_'); do
+        grep -q "^\.It Ev .*BOUNCEIO_$name\b" shim/man/libbounceshim.7 || finding "libbounceshim(7) does not explain BOUNCEIO_$name"
+    done
+    for name in $(sed -n 's/^    X(\([a-z_]*\)).*/\1/p' shim/base/stats.h); do
+        grep -q "^\.It Va .*\b$name\b" shim/man/libbounceshim.7 || finding "libbounceshim(7) does not explain $name"
+    done
+    for command in $("$build/bounceio" --help | sed -n 's/^  \([a-z]*\)  *[a-z].*/\1/p'); do
+        grep -q "^\.Ss bounceio $command\$" shim/man/bounceio.1 || finding "bounceio(1) does not explain $command"
+        for name in $("$build/bounceio" "$command" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u); do
+            [ "$name" = --help ] || grep -qE "(Fl |, )-?-?${name#-}\\b" shim/man/bounceio.1 ||
+                finding "bounceio(1) does not explain $command $name"
+        done
+    done
+}
+
+[ $# -gt 0 ] || set -- formatting floors exports guarded_text lengths unfinished headers analysis manuals scripts
 for check in "$@"; do
     before=$findings
     "$check"
