@@ -156,7 +156,8 @@ static void intrude(struct life *life)
         return;
     /* What the dead have left is settled, so that nobody waits for a second. */
     read_by_a_new_session(life);
-    sequence_sleep(30);
+    /* Who writes ten times a second is writing all the time. */
+    sequence_sleep(130);
     tell(life, "others: %s", intrusion->name);
     if (!intrusion->intrude(&life->place))
         give_up(life, "the intrusion failed");
