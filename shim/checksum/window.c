@@ -46,6 +46,12 @@ static int64_t tick(void)
     return resolution.tv_nsec;
 }
 
+/* File systems without nanoseconds cut mtime to the second. */
+static int64_t tolerance_of(int64_t modified)
+{
+    return modified % SECOND == 0 ? SECOND : tick();
+}
+
 /* Relaxed throughout: a stamp orders nothing, and a stamp that is one tick off is within the tolerance. */
 static void stamp(_Atomic int64_t *where, int64_t time)
 {
@@ -94,9 +100,11 @@ void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued)
 {
     _Atomic int64_t *completion = &map->header->window_completion;
     int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
-    while (
-        modified > seen && modified - issued <= LANDS_WITHIN &&
-        !atomic_compare_exchange_weak_explicit(completion, &seen, modified, memory_order_relaxed, memory_order_relaxed))
+    /* An edit that was there before the request was issued is none of its doing. */
+    if (modified < saturated_sum(issued, -tolerance_of(modified)) || modified > saturated_sum(issued, LANDS_WITHIN))
+        return;
+    while (modified > seen && !atomic_compare_exchange_weak_explicit(completion, &seen, modified, memory_order_relaxed,
+                                                                     memory_order_relaxed))
         ;
 }
 
@@ -113,8 +121,7 @@ bool window_changed_outside(struct map *map, int64_t modified, int self, bool *f
     *first = false;
     if (modified == WINDOW_CANNOT_TELL)
         return false;
-    /* File systems without nanoseconds cut mtime to the second. */
-    int64_t tolerance = modified % SECOND == 0 ? SECOND : tick();
+    int64_t tolerance = tolerance_of(modified);
     int64_t issue = atomic_load_explicit(&header->window_issue, memory_order_relaxed);
     int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
     if (modified >= saturated_sum(issue, -tolerance) && modified <= saturated_sum(completion, tolerance))

@@ -21,6 +21,7 @@
 #include "engine/decide.h"
 #include "engine/issue.h"
 #include "engine/landing.h"
+#include "engine/look.h"
 
 static bool find_map(struct change *change, int fd)
 {
@@ -41,6 +42,7 @@ void change_open(struct change *change, int fd, int64_t begin, int64_t length)
     bool to_end = length > INT64_MAX - BLOCK_SIZE - begin;
     change->begin = begin;
     change->end = to_end ? CHANGE_TO_END : begin + length;
+    look_before_change(&change->view);
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(begin),
                 to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING, false);
 }
@@ -65,6 +67,7 @@ static void open_truncation(struct change *change, int64_t length)
 {
     change->begin = length;
     change->end = CHANGE_TO_END;
+    look_before_change(&change->view);
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING,
                 false);
     foresee_last_block(change, length);

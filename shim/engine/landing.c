@@ -5,6 +5,7 @@
 
 #include "checksum/session.h"
 #include "engine/issue.h"
+#include "engine/look.h"
 #include "engine/transfer.h"
 
 bool landing_appends(const struct fd_view *view, int flags)
@@ -36,6 +37,8 @@ int landing_open(struct landing *landing, const struct fd_view *view, int64_t of
         .fd = view->fd, .append = append, .use = use, .asked = offset, .offset = offset, .length = length};
     if (!file_has_map(view->file))
         return 0;
+    if (!nowait)
+        look_before_change(view);
     if (append)
         return open_at_end(landing, map, nowait);
     bool unknown = offset == TRANSFER_FILE_OFFSET;

@@ -20,9 +20,8 @@
 #include "engine/detect.h"
 #include "engine/issue.h"
 #include "engine/landing.h"
-#include "engine/recover.h"
+#include "engine/look.h"
 #include "engine/report.h"
-#include "engine/sweep.h"
 #include "engine/transfer.h"
 
 /* Copied and summed at a time, while the bytes are in cache. A multiple of BLOCK_SIZE. */
@@ -415,25 +414,6 @@ static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t a
     return error != 0 ? error : carry_out(chunk, asked, &start, by_file_offset ? chunk->use : NULL);
 }
 
-/* A long pause in our own writing: was somebody else at the file? To be asked before the window is renewed. */
-static void look_outside(const struct fd_view *view)
-{
-    bool first;
-    if (window_is_stale(&view->file->map) &&
-        window_changed_outside(&view->file->map, issue_file_modified(view->fd), FLIGHT_BEYOND, &first) && first)
-        report_changed_outside(view->fd);
-}
-
-/* What is to be seen to before a blocking write; the dead first, whose writes are not changes from outside. */
-static void look_around(const struct fd_view *view)
-{
-    if (recover_is_due(view->file))
-        recover(view);
-    look_outside(view);
-    if (sweep_is_due(view->file))
-        sweep_file(view, false);
-}
-
 /* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
 static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use)
 {
@@ -476,7 +456,7 @@ ssize_t transfer_write(const struct fd_view *view, const struct transfer *transf
 
     stats_add(STAT_direct_writes, 1);
     if (file_has_map(view->file) && !nowait)
-        look_around(view);
+        look_before_write(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
         result = offset_enter(&use, view->offset, nowait);
     if (result == 0) {

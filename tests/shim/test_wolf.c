@@ -194,12 +194,72 @@ START_TEST(changed_by_others_after_a_kill_beside_another_session)
 }
 END_TEST
 
+/* --- What a program changes itself after others have ---------------------------------------------------------------- */
+
+static void change_covers_up_no_edit(enum act act)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? sequence_filesystems(fs) : 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct scene scene = {.fs = &fs[i],
+                              .intrusion = &intrusions[0],
+                              .state = OPEN_AND_IDLE,
+                              .environment = {store_variable(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp")}};
+
+        for (; strcmp(scene.intrusion->name, "edit") != 0; scene.intrusion++)
+            ;
+        begin(&scene);
+        sequence_sleep(150);
+        scene_that(&scene, scene.intrusion->intrude(&scene.place), "the intrusion failed");
+        actor_does(&scene.idle, &(struct order){.act = act,
+                                                .seed = NEWER,
+                                                .offset = act == ACT_APPEND ? BYTES : 14 * BLOCK,
+                                                .length = act == ACT_TRUNCATE ? 15 * BLOCK : BLOCK});
+        read_it_all(&scene, &scene.idle, true);
+        actor_leaves(&scene.idle);
+    }
+}
+
+START_TEST(a_direct_write_covers_up_no_edit)
+{
+    change_covers_up_no_edit(ACT_WRITE);
+}
+END_TEST
+
+START_TEST(an_append_covers_up_no_edit)
+{
+    change_covers_up_no_edit(ACT_APPEND);
+}
+END_TEST
+
+START_TEST(a_buffered_write_covers_up_no_edit)
+{
+    change_covers_up_no_edit(ACT_BUFFERED);
+}
+END_TEST
+
+START_TEST(a_punch_covers_up_no_edit)
+{
+    change_covers_up_no_edit(ACT_PUNCH);
+}
+END_TEST
+
+START_TEST(a_truncation_covers_up_no_edit)
+{
+    change_covers_up_no_edit(ACT_TRUNCATE);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {SEQUENCE_MODES, ACTOR_MODE, {NULL, NULL}};
-    const TTest *const tests[] = {changed_by_others_while_closed, changed_by_others_while_open_and_idle,
-                                  changed_by_others_after_a_kill, changed_by_others_after_a_kill_beside_another_session,
-                                  NULL};
+    const TTest *const tests[] = {
+        changed_by_others_while_closed,     changed_by_others_while_open_and_idle,
+        changed_by_others_after_a_kill,     changed_by_others_after_a_kill_beside_another_session,
+        a_direct_write_covers_up_no_edit,   an_append_covers_up_no_edit,
+        a_buffered_write_covers_up_no_edit, a_punch_covers_up_no_edit,
+        a_truncation_covers_up_no_edit,     NULL};
 
     return support_main(argc, argv, "wolf", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 120, modes, tests);
 }

@@ -1,0 +1,32 @@
+/* Owns nothing. */
+#include "engine/look.h"
+
+#include "checksum/session.h"
+#include "checksum/window.h"
+#include "engine/issue.h"
+#include "engine/recover.h"
+#include "engine/report.h"
+#include "engine/sweep.h"
+
+/* A long pause in our own writing: was somebody else at the file? */
+static void look_outside(const struct fd_view *view)
+{
+    bool first;
+    if (window_is_stale(&view->file->map) &&
+        window_changed_outside(&view->file->map, issue_file_modified(view->fd), FLIGHT_BEYOND, &first) && first)
+        report_changed_outside(view->fd);
+}
+
+void look_before_change(const struct fd_view *view)
+{
+    if (recover_is_due(view->file))
+        recover(view);
+    look_outside(view);
+}
+
+void look_before_write(const struct fd_view *view)
+{
+    look_before_change(view);
+    if (sweep_is_due(view->file))
+        sweep_file(view, false);
+}
