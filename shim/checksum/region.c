@@ -233,6 +233,20 @@ unsigned region_sweep_open(struct region_sweep *sweep, struct map *map, uint64_t
     return sweep->count;
 }
 
+/*
+ * Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect or, where the
+ * region's first word never got there, unknown.
+ */
+static void sync_swept(const struct region_sweep *sweep)
+{
+    for (unsigned i = 0, run; i < sweep->count; i += run) {
+        uint64_t first = sweep->region[i].number, end = window_end(first, UINT64_MAX);
+        for (run = 1; i + run < sweep->count && sweep->region[i + run].number < end; run++)
+            ;
+        sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
+    }
+}
+
 void region_sweep_close(struct region_sweep *sweep, bool flushed)
 {
     /* The time window too: a clean region must not meet a file whose mtime is later than the header knows. */
@@ -247,6 +261,8 @@ void region_sweep_close(struct region_sweep *sweep, bool flushed)
         atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
                                        seen & ~(REGION_DIRTY | REGION_TOUCHED));
     }
+    if (flushed)
+        sync_swept(sweep);
     sweep->count = 0;
 }
 

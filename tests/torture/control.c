@@ -149,6 +149,15 @@ bool worker_collect(struct worker *worker)
     return false;
 }
 
+bool worker_wait_stopped(const struct worker *worker)
+{
+    siginfo_t seen = {0};
+
+    if (waitid(P_PID, (id_t)worker->pid, &seen, WSTOPPED | WEXITED | WNOWAIT) != 0)
+        support_die("cannot wait for %d", (int)worker->pid);
+    return seen.si_code == CLD_STOPPED;
+}
+
 bool worker_run(const struct setting *setting, char *said, const char *const *argv)
 {
     struct worker worker = worker_start(setting, argv);

@@ -33,6 +33,9 @@ bool worker_kill(struct worker *worker);
 /* Wait for its end. @return whether it exited with 0; otherwise its errors are printed. */
 bool worker_collect(struct worker *worker);
 
+/* Wait until it has stopped itself at a step. @return false when it has ended instead. */
+bool worker_wait_stopped(const struct worker *worker);
+
 /* Start and collect. `said` receives its standard output, or is NULL. */
 bool worker_run(const struct setting *setting, char *said, const char *const *argv);
 

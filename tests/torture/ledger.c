@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support/support.h"
@@ -66,6 +67,42 @@ uint64_t ledger_offset(const struct ledger *ledger, uint64_t sector)
            sector % LEDGER_SECTORS * SECTOR;
 }
 
+static int64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* The actor makes a request. */
+static void tick(struct ledger *ledger, struct ledger_actor *actor)
+{
+    uint64_t clock = atomic_fetch_add(&ledger->clock, 1) + 1;
+    int64_t now = now_us();
+
+    if (now - atomic_load(&actor->ticked) < ledger->interval)
+        return;
+    atomic_store(&actor->ticked, now);
+    for (unsigned i = LEDGER_TICKS - 1; i > 0; i--)
+        atomic_store(&actor->ticks[i], atomic_load(&actor->ticks[i - 1]));
+    atomic_store(&actor->ticks[0], clock);
+}
+
+static void touch(struct ledger *ledger, uint64_t block)
+{
+    atomic_store(&ledger->touched[block / ledger->arena_blocks], atomic_load(&ledger->clock));
+}
+
+bool ledger_left_alone(const struct ledger *ledger, unsigned arena, uint64_t mask)
+{
+    for (unsigned actor = 0; actor < LEDGER_READER; actor++)
+        if ((mask & LEDGER_ACTOR(actor)) &&
+            atomic_load(&ledger->actors[actor].ticks[LEDGER_TICKS - 1]) <= atomic_load(&ledger->touched[arena]))
+            return false;
+    return true;
+}
+
 void ledger_begin(struct ledger *ledger, unsigned actor, uint64_t first, uint64_t blocks, uint64_t sector,
                   uint64_t sectors)
 {
@@ -73,6 +110,9 @@ void ledger_begin(struct ledger *ledger, unsigned actor, uint64_t first, uint64_
 
     atomic_store(&ledger->actors[actor].first, sector);
     atomic_store(&ledger->actors[actor].sectors, sectors);
+    tick(ledger, &ledger->actors[actor]);
+    if (sectors > 0)
+        touch(ledger, first);
     for (uint64_t block = first; block < first + blocks; block++) {
         _Atomic uint64_t *word = &ledger->blocks[block].state;
         uint64_t old = atomic_load(word), new;
@@ -135,6 +175,8 @@ void ledger_end(struct ledger *ledger, unsigned actor, uint64_t first, uint64_t 
             store_part(it, part, (old & LEDGER_SHARED) ? LEDGER_ANY : content);
         } while (!atomic_compare_exchange_strong(&it->state, &old, state_after(old, me, part, outcome)));
     }
+    if (atomic_load(&ledger->actors[actor].sectors) > 0)
+        touch(ledger, first);
     atomic_store(&ledger->actors[actor].sectors, 0);
     atomic_fetch_add(&ledger->actors[actor].done, 1);
 }

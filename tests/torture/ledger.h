@@ -24,6 +24,7 @@ enum {
     LEDGER_READER = 20, /* from here on: readers */
     LEDGER_ARENAS = 32,
     LEDGER_SECTORS = 8, /* of a block */
+    LEDGER_TICKS = 6,
 };
 
 /* State of a block: who is at it (one bit for each actor), what is known, and a version that counts every arrival and departure. */
@@ -50,14 +51,20 @@ struct ledger_actor {
     _Atomic uint64_t first, sectors; /* may be changed by the request: sectors of the ledger */
     _Atomic uint64_t generation;     /* the last one used; unique over all actors */
     _Atomic uint64_t done;           /* requests acknowledged */
+    /* When the last requests began that came at least the ledger's interval after each other; the oldest is last. */
+    _Atomic uint64_t ticks[LEDGER_TICKS];
+    _Atomic int64_t ticked; /* time of ticks[0], microseconds */
 };
 
 struct ledger {
     uint32_t arenas, arena_blocks;
-    uint64_t arena_first[LEDGER_ARENAS]; /* block of the file */
-    _Atomic uint32_t stop;               /* writers: finish your request and leave */
-    _Atomic uint32_t failed;             /* somebody has printed what went wrong */
-    _Atomic uint64_t leaked;             /* bounce pages, as writers that left in peace counted them */
+    uint64_t arena_first[LEDGER_ARENAS];     /* block of the file */
+    _Atomic uint32_t stop;                   /* writers: finish your request and leave */
+    _Atomic uint32_t failed;                 /* somebody has printed what went wrong */
+    _Atomic uint64_t clock;                  /* counts requests */
+    int64_t interval;                        /* microseconds between ticks */
+    _Atomic uint64_t touched[LEDGER_ARENAS]; /* clock when a request last changed something there */
+    _Atomic uint64_t leaked;                 /* bounce pages, as writers that left in peace counted them */
     struct ledger_actor actors[LEDGER_ACTORS];
     struct ledger_block blocks[];
 };
@@ -93,6 +100,12 @@ void ledger_begin(struct ledger *ledger, unsigned actor, uint64_t first, uint64_
 /* It has returned, having changed [sector, sector + sectors). */
 void ledger_end(struct ledger *ledger, unsigned actor, uint64_t first, uint64_t blocks, uint64_t sector,
                 uint64_t sectors, enum ledger_outcome outcome);
+
+/*
+ * Has the arena been left alone for so long that every actor of `mask` has since made a request in each of LEDGER_TICKS - 1 intervals?
+ * Counted in requests, so that it holds however slow the machine is.
+ */
+bool ledger_left_alone(const struct ledger *ledger, unsigned arena, uint64_t mask);
 
 /* The next generation of this actor. */
 uint64_t ledger_generation(struct ledger *ledger, unsigned actor);

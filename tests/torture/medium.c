@@ -70,9 +70,11 @@ static void make_image(const char *kind, bool sectors, const char *image, unsign
         support_die("cannot make %s", image);
     snprintf(mkfs, sizeof(mkfs), "mkfs.%s", strncmp(kind, "btrfs", 5) == 0 ? "btrfs" : kind);
     const char *any[] = {mkfs, "-q", image, NULL};
-    const char *large[] = {mkfs, "-q", "-s", "size=4096", image, NULL};
+    const char *large_xfs[] = {mkfs, "-q", "-s", "size=4096", image, NULL};
+    const char *large_ext4[] = {mkfs, "-q", "-b", "4096", image, NULL};
+    bool large = !sectors && strncmp(kind, "btrfs", 5) != 0;
 
-    if (!system_command(strcmp(kind, "xfs") == 0 && !sectors ? large : any))
+    if (!system_command(!large ? any : strcmp(kind, "xfs") == 0 ? large_xfs : large_ext4))
         support_die("%s failed", mkfs);
 }
 

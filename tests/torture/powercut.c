@@ -27,6 +27,7 @@ enum {
     CUTS_OF_A_STORY = 10,
     CUTS_OF_A_SLICE = 4,
     REGIONS = 16,
+    SWEEP_MS = 60, /* between two sweeps of a file */
     FLIPS = 2,
     DATA_MEGABYTES = 512,
     STORE_MEGABYTES = 320,
@@ -42,6 +43,9 @@ struct cut {
     char ledger_number[16];
     uint64_t regions[REGIONS];
     bool mapped;
+    uint64_t actors; /* of the ledger, that were writing */
+    /* Region words in memory just before and after. */
+    uint64_t before[REGIONS], after[REGIONS];
 };
 
 struct story {
@@ -60,7 +64,7 @@ struct story {
 };
 
 static struct {
-    unsigned cuts, flips, image_flips, known, recovered, suspect, touched;
+    unsigned cuts, flips, image_flips, known, recovered, suspect, recent, lagging, steps, steps_missed;
 } total;
 
 #define require(condition, ...)                                                                                        \
@@ -74,19 +78,15 @@ static struct {
 
 /* --- The workload, and the cuts ----------------------------------------------------------------------------------- */
 
-static void start_writers(struct story *story)
+static void start_writer(struct story *story, unsigned process, const char *requests)
 {
     char ledger[16];
 
     snprintf(ledger, sizeof(ledger), "%d", story->ledger_fd);
-    for (unsigned i = 0; i < story->processes; i++)
-        story->workers[i] = worker_start(
-            &story->setting,
-            (const char *const[]){"--write", ledger, story->path, number(i * THREADS), number(story->threads),
-                                  number(random_next(&story->random)), number(story->habits), "0", NULL});
-    /* A writer that has not got so far has not written anything either. */
-    for (unsigned tries = 0; tries < 2000 && atomic_load(&story->ledger->actors[0].done) == 0; tries++)
-        sleep_us(1000);
+    story->workers[process] =
+        worker_start(&story->setting, (const char *const[]){"--write", ledger, story->path, number(process * THREADS),
+                                                            number(story->threads), number(random_next(&story->random)),
+                                                            number(story->habits), requests, NULL});
 }
 
 static bool kill_writers(struct story *story)
@@ -113,25 +113,32 @@ static struct ledger *copy_of(const struct ledger *ledger)
 /* What two copies agree on, taken before and after the cut: blocks at which nobody was in between. */
 static void agree(struct ledger *agreed, const struct ledger *before, const struct ledger *after)
 {
-    memcpy(agreed->actors, after->actors, sizeof(agreed->actors));
+    memcpy(agreed->actors, before->actors, sizeof(agreed->actors));
+    memcpy((void *)agreed->touched, (const void *)after->touched, sizeof(agreed->touched));
     for (uint64_t block = 0; block < ledger_block_count(agreed); block++) {
         uint64_t state = before->blocks[block].state;
         bool quiet = state == after->blocks[block].state && !(state & LEDGER_PRESENT);
 
+        if ((state | after->blocks[block].state) & LEDGER_WRITING)
+            agreed->touched[block / agreed->arena_blocks] = UINT64_MAX;
         agreed->blocks[block].state = quiet ? state & LEDGER_KNOWN : 0;
         for (unsigned s = 0; s < LEDGER_SECTORS; s++)
             agreed->blocks[block].sectors[s] = quiet ? before->blocks[block].sectors[s] : LEDGER_ANY;
     }
 }
 
-static void cut_power(struct story *story)
+/* `still`: the writers are stopped where they are to be cut. */
+static void cut_power(struct story *story, bool still)
 {
     struct cut *cut = &story->cuts[story->cut_count++];
-    bool freeze = story->apart || random_chance(&story->random, 30);
+    bool freeze = !still && (story->apart || random_chance(&story->random, 30));
     bool store_first = random_chance(&story->random, 50);
 
     snprintf(cut->data, sizeof(cut->data), "%s.%u", story->data.image, story->cut_count);
     snprintf(cut->store, sizeof(cut->store), "%s.%u", story->store.image, story->cut_count);
+    cut->actors = 0;
+    for (unsigned i = 0; i < story->processes; i++)
+        cut->actors |= ((UINT64_C(1) << story->threads) - 1) << (i * THREADS);
     cut->ledger =
         ledger_new(&cut->ledger_fd, story->ledger->arenas, story->ledger->arena_blocks, story->ledger->arena_first);
     snprintf(cut->ledger_number, sizeof(cut->ledger_number), "%d", cut->ledger_fd);
@@ -139,11 +146,13 @@ static void cut_power(struct story *story)
         worker_freeze(&story->workers[i]);
     struct ledger *before = copy_of(story->ledger);
 
+    mapfile_regions(story->store_path, cut->before, REGIONS);
     if (story->apart && store_first)
         medium_clone(&story->store, cut->store);
     medium_clone(&story->data, cut->data);
     if (story->apart && !store_first)
         medium_clone(&story->store, cut->store);
+    mapfile_regions(story->store_path, cut->after, REGIONS);
     struct ledger *after = copy_of(story->ledger);
 
     for (unsigned i = 0; freeze && i < story->processes; i++)
@@ -160,11 +169,20 @@ static uint64_t region_of(const struct ledger *ledger, uint64_t block)
     return ledger_offset(ledger, block * LEDGER_SECTORS) / BLOCK / REGION_BLOCKS;
 }
 
+/* Dirty on the device, or in memory when the device knows of no checksums there yet. */
+static bool is_doubtful(const struct cut *cut, uint64_t region)
+{
+    uint64_t there = cut->regions[region];
+
+    return (there & DOUBTFUL) ||
+           (!(there & REGION_UNITS) && ((cut->before[region] | cut->after[region]) & REGION_DIRTY));
+}
+
 /* Nothing is promised of regions that were dirty. */
 static void forget_doubtful(struct cut *cut)
 {
     for (uint64_t block = 0; block < ledger_block_count(cut->ledger); block++) {
-        if (cut->mapped && !(cut->regions[region_of(cut->ledger, block)] & DOUBTFUL))
+        if (cut->mapped && !is_doubtful(cut, region_of(cut->ledger, block)))
             continue;
         atomic_fetch_and(&cut->ledger->blocks[block].state, ~LEDGER_KNOWN);
         for (unsigned s = 0; s < LEDGER_SECTORS; s++)
@@ -184,6 +202,48 @@ static bool read_all(const struct setting *setting, const struct story *story, c
     if (first) {
         total.known += (unsigned)known;
         total.recovered += (unsigned)recovered;
+    }
+    return true;
+}
+
+/* The border between two regions may run through an arena. */
+static bool arena_is_in(const struct ledger *ledger, unsigned arena, uint64_t region)
+{
+    uint64_t first = (uint64_t)arena * ledger->arena_blocks;
+
+    return region_of(ledger, first) <= region && region_of(ledger, first + ledger->arena_blocks - 1) >= region;
+}
+
+/* May the region be dirty? If it has been written recently, or one from which it can have been marked ahead. */
+static bool may_be_dirty(const struct cut *cut, uint64_t region)
+{
+    for (unsigned arena = 0; arena < cut->ledger->arenas; arena++)
+        for (uint64_t back = 0; back <= region && window_of_region(region - back) == window_of_region(region); back++)
+            if (arena_is_in(cut->ledger, arena, region - back) && !ledger_left_alone(cut->ledger, arena, cut->actors))
+                return true;
+    return false;
+}
+
+/*
+ * On the device DIRTY is what had been written recently, or was no longer dirty in memory: that it is clean need not reach the device soon.
+ * And what was durable in memory must be dirty there.
+ */
+static bool dirty_is_recent(const struct cut *cut)
+{
+    for (unsigned region = 0; cut->mapped && region < REGIONS; region++) {
+        bool may = may_be_dirty(cut, region);
+        bool lags = !(cut->before[region] & cut->after[region] & REGION_DIRTY);
+        uint64_t there = cut->regions[region];
+
+        require(may || lags || !(there & REGION_DIRTY), "region %u is %llx, and was not written recently", region,
+                (unsigned long long)there);
+        /* A region of which the device knows no unit has no checksums there. */
+        require((there & REGION_DIRTY) || !(there & REGION_UNITS) || !(cut->before[region] & REGION_DURABLE) ||
+                    cut->before[region] != cut->after[region],
+                "region %u was durable (%llx), and is %llx on the device", region,
+                (unsigned long long)cut->before[region], (unsigned long long)there);
+        total.recent += may;
+        total.lagging += lags && (there & REGION_DIRTY);
     }
     return true;
 }
@@ -278,6 +338,8 @@ static bool check_mounted(struct story *story, struct cut *cut)
     snprintf(boot_id, sizeof(boot_id), "%032x", 0xb0070000 + total.cuts);
     cut->mapped = mapfile_regions(story->store_path, cut->regions, REGIONS) == 0;
     forget_doubtful(cut);
+    if (!dirty_is_recent(cut))
+        return false;
     if (random_chance(&story->random, 25)) {
         struct worker reader = worker_start(
             &setting, (const char *const[]){"--read", cut->ledger_number, story->path, number(LEDGER_READER), NULL});
@@ -298,9 +360,12 @@ static bool check_cut(struct story *story, struct cut *cut)
     require(!story->apart || medium_mount(&story->store, cut->store), "cannot mount the store's clone");
     bool fine = check_mounted(story, cut);
 
-    if (!fine)
+    if (!fine) {
         for (unsigned region = 0; cut->mapped && region < REGIONS; region++)
-            printf("region %u: %llx\n", region, (unsigned long long)cut->regions[region]);
+            printf("region %u: %llx; in memory %llx before and %llx after\n", region,
+                   (unsigned long long)cut->regions[region], (unsigned long long)cut->before[region],
+                   (unsigned long long)cut->after[region]);
+    }
     medium_unmount(&story->data);
     if (story->apart)
         medium_unmount(&story->store);
@@ -319,6 +384,7 @@ static void lay_out(struct story *story)
         apart[i] = (uint64_t)i * REGION_BLOCKS + (i % 3 == 2 ? REGION_BLOCKS - 200 : 777 * i);
     story->ledger = (story->habits & HABIT_RESIZE) ? ledger_new(&story->ledger_fd, 1, 4096, together)
                                                    : ledger_new(&story->ledger_fd, 10, 512, apart);
+    story->ledger->interval = 2 * 1000 * SWEEP_MS;
     uint64_t last = ledger_block_count(story->ledger) * LEDGER_SECTORS - 1;
 
     make_file_behind(story->path, 0, 0);
@@ -348,23 +414,77 @@ static void prepare(struct story *story, struct media *media, unsigned index, ui
              story->apart ? story->store.home : story->data.home);
 }
 
+/* At random moments, while the writers write. */
+static bool cut_anywhere(struct story *story, unsigned cuts)
+{
+    char sweep[64];
+    const char *environment[] = {sweep, NULL};
+
+    snprintf(sweep, sizeof(sweep), "BOUNCEIO_TEST_SWEEP_MS=%d", SWEEP_MS);
+    story->setting.environment = environment;
+    for (unsigned i = 0; i < story->processes; i++)
+        start_writer(story, i, "0");
+    /* A writer that has not got so far has not written anything either. */
+    for (unsigned tries = 0; tries < 2000 && atomic_load(&story->ledger->actors[0].done) == 0; tries++)
+        sleep_us(1000);
+    for (unsigned i = 0; i < cuts; i++) {
+        sleep_us(10000 + random_below(&story->random, 500000));
+        cut_power(story, false);
+    }
+    return kill_writers(story);
+}
+
+/*
+ * Between two steps of marking and clearing regions: a writer stops itself before the step, the power fails, and so on with the next
+ * writer, which is killed as well.
+ */
+static bool cut_at_steps(struct story *story, unsigned cuts)
+{
+    static const char *const steps[] = {
+        "enter in-flight",  "DURABLE?",    "set DIRTY",     "msync state",     "OR DURABLE",
+        "OR DURABLE ahead", "issue",       "complete",      "current=new",     "CAS pending new->0",
+        "DURABLE off",      "msync words", "CAS DIRTY off", "leave in-flight", "nothing in flight?",
+        "give DURABLE back"};
+    const unsigned count = sizeof(steps) / sizeof(steps[0]);
+    bool fine = true;
+
+    story->processes = story->threads = 1;
+    story->habits = (story->habits & HABIT_PARTIAL) | HABIT_SMALL | HABIT_STAY | HABIT_SYNC | HABIT_REOPEN;
+    for (unsigned i = 0; fine && i < cuts; i++) {
+        const char *step = steps[total.steps++ % count];
+        char stop[128];
+        const char *environment[] = {"BOUNCEIO_TEST_SWEEP_MS=1", stop, NULL};
+
+        snprintf(
+            stop, sizeof(stop), "BOUNCEIO_TEST_STOP=%s#%llu:stop", step,
+            (unsigned long long)(1 + random_below(&story->random, UINT64_C(1) << random_below(&story->random, 6))));
+        story->setting.environment = environment;
+        story->setting.steps = true;
+        start_writer(story, 0, "100");
+        if (worker_wait_stopped(&story->workers[0]))
+            cut_power(story, true);
+        else
+            total.steps_missed++;
+        fine = kill_writers(story);
+        ledger_bury(story->ledger, LEDGER_WRITING);
+        ledger_settled(story->ledger);
+    }
+    return fine;
+}
+
 static bool tell(struct media *media, unsigned index, unsigned cuts, uint64_t seed)
 {
-    static const char *const environment[] = {"BOUNCEIO_TEST_SWEEP_MS=60", NULL};
     static struct story story;
 
     prepare(&story, media, index, seed);
-    story.setting = (struct setting){.store = story.store_path,
-                                     .boot_id = "0b007000000000000000000000000001",
-                                     .steps = index % 4 == 3,
-                                     .environment = environment};
+    story.setting = (struct setting){
+        .store = story.store_path, .boot_id = "0b007000000000000000000000000001", .steps = index % 4 == 3};
+    bool at_steps = getenv("BOUNCEIO_SHIM_STEPS") && index % 4 == 1;
+
+    if (at_steps)
+        story.habits &= ~(unsigned)HABIT_RESIZE;
     lay_out(&story);
-    start_writers(&story);
-    for (unsigned i = 0; i < cuts; i++) {
-        sleep_us(10000 + random_below(&story.random, 300000));
-        cut_power(&story);
-    }
-    bool fine = kill_writers(&story);
+    bool fine = at_steps ? cut_at_steps(&story, cuts) : cut_anywhere(&story, cuts);
 
     medium_unmount(&story.data);
     if (story.apart)
@@ -381,7 +501,9 @@ static bool tell(struct media *media, unsigned index, unsigned cuts, uint64_t se
     if (!fine)
         printf("story %u on %s, store %s: habits %x, %u processes of %u threads, %s\n", index, story.data.kind,
                story.apart ? story.store.kind : "on it", story.habits, story.processes, story.threads,
-               story.setting.steps ? "steps" : "release");
+               at_steps              ? "cut at steps"
+               : story.setting.steps ? "steps"
+                                     : "release");
     medium_remove(story.data.image);
     medium_remove(story.store.image);
     ledger_free(story.ledger, story.ledger_fd);
@@ -404,11 +526,12 @@ static int torture(void)
     media_close(&media);
     if (!fine)
         return EXIT_FAILURE;
-    printf("%u cuts in %.0f s: %u acknowledged blocks outside dirty regions verified, %u blocks recovered, %u suspect "
-           "regions, "
-           "%u flips found, %u in the image\n",
-           total.cuts, seconds_now() - begin, total.known, total.recovered, total.suspect,
-           total.flips + total.image_flips, total.image_flips);
+    printf("%u cuts in %.0f s, %u of them at steps: %u acknowledged blocks outside dirty regions verified, %u blocks "
+           "recovered, "
+           "%u suspect regions (%u had been written recently, %u had just become clean), %u flips found, %u in the "
+           "image\n",
+           total.cuts, seconds_now() - begin, total.steps - total.steps_missed, total.known, total.recovered,
+           total.suspect, total.recent, total.lagging, total.flips + total.image_flips, total.image_flips);
     return EXIT_SUCCESS;
 }
 

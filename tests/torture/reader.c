@@ -130,11 +130,14 @@ int worker_damaged(int argc, char **argv)
     int fd = direct_open(argv[0], O_RDONLY);
     ssize_t n = pread(fd, direct_memory(), BLOCK, (off_t)strtoull(argv[1], NULL, 10));
 
-    check_that(n == -1 && errno == EIO, "reading a damaged block at %s gave %zd", argv[1], n);
+    int error = errno;
     struct bounceio_stats stats = counters();
 
-    check_that(stats.mismatches == 1 && stats.changed_outside == 0 && stats.recovered_blocks == 0,
-               "%llu mismatches, %llu outside changes, %llu recovered", (unsigned long long)stats.mismatches,
+    check_that(n == -1 && error == EIO && stats.mismatches == 1 && stats.changed_outside == 0 &&
+                   stats.recovered_blocks == 0,
+               "reading a damaged block at %s gave %zd, errno %d: %llu mismatches, %llu unverified, %llu outside "
+               "changes, %llu recovered",
+               argv[1], n, error, (unsigned long long)stats.mismatches, (unsigned long long)stats.blocks_unverified,
                (unsigned long long)stats.changed_outside, (unsigned long long)stats.recovered_blocks);
     return 0;
 }
