@@ -12,6 +12,7 @@
 #include "base/raw.h"
 #include "checksum/map_turn.h"
 #include "checksum/mapping.h"
+#include "checksum/region.h"
 #include "checksum/store.h"
 
 static uint64_t file_size(int fd)
@@ -133,18 +134,36 @@ static uint64_t missing_run(const struct map *map, uint64_t unit, uint64_t end)
     return run;
 }
 
+/* Has every other region DURABLE? Then none is clean, or being cleared, in this boot. */
+static bool others_are_durable(const struct map *map, const _Atomic uint64_t *own)
+{
+    const uint64_t count = region_count(map);
+    for (uint64_t region = 0; region < count; region++) {
+        const _Atomic uint64_t *word = map_region_word(map, region);
+        uint64_t seen = atomic_load(word);
+        if (word != own && (seen & REGION_UNITS) && !(seen & REGION_DURABLE))
+            return false;
+    }
+    return true;
+}
+
 /*
  * A region that never had a unit becomes DIRTY together with its first one, in one word: whatever of it reaches the disk says both, or
- * nothing. So there is nothing to wait for.
+ * nothing. So there is nothing to wait for, and it is as good as DURABLE. Unless another region is clean: that one needs the time window, which
+ * is bridged after a power cut only if something on the disk says DIRTY. The look comes after the store, and pairs with the sweeper's
+ * "DURABLE off" and the look that follows it.
  */
 static void set_units(struct map *map, _Atomic uint64_t *word, uint64_t bits)
 {
-    const uint64_t first = UINT64_C(1) << REGION_SEQUENCE_SHIFT | REGION_DIRTY | REGION_DURABLE;
+    const uint64_t first = UINT64_C(1) << REGION_SEQUENCE_SHIFT | REGION_DIRTY;
     uint64_t seen = atomic_load(word);
     /* Release: the allocation is there before the bits say so. */
     while (!atomic_compare_exchange_weak(word, &seen, seen | bits | (seen == 0 ? first : 0)))
         ;
     atomic_store_explicit(&map->dirtied, true, memory_order_relaxed);
+    uint64_t fresh = first | bits;
+    if (seen == 0 && others_are_durable(map, word))
+        atomic_compare_exchange_strong(word, &fresh, fresh | REGION_DURABLE);
 }
 
 /* `run` neighbours in one region. In the map's turn: nobody else gives the same ones words. @return 0 or -errno. */

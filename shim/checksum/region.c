@@ -247,11 +247,35 @@ static void sync_swept(const struct region_sweep *sweep)
     }
 }
 
+/*
+ * As long as anything is DIRTY, something on the disk must say so: what stays DIRTY may be a region that nobody had to wait for
+ * (map_grow.c). @return 0 or -errno.
+ */
+static int sync_unswept(const struct region_sweep *sweep)
+{
+    const uint64_t count = region_count(sweep->map);
+    unsigned next = 0;
+    int error = 0;
+    for (uint64_t region = 0, end; error == 0 && region < count; region = end) {
+        uint64_t first = region;
+        bool stays = false;
+        end = window_end(region, count);
+        for (; region < end; region++) {
+            bool swept = next < sweep->count && sweep->region[next].number == region;
+            next += swept;
+            stays |= !swept && (atomic_load(map_region_word(sweep->map, region)) & REGION_DIRTY);
+        }
+        if (stays)
+            error = sync_states(sweep->map, first, end);
+    }
+    return error;
+}
+
 void region_sweep_close(struct region_sweep *sweep, bool flushed)
 {
     /* The time window too: a clean region must not meet a file whose mtime is later than the header knows. */
     if (flushed && sweep->count > 0)
-        flushed = raw(SYS_msync, sweep->map->header, FORMAT_PAGE, MS_SYNC) == 0;
+        flushed = raw(SYS_msync, sweep->map->header, FORMAT_PAGE, MS_SYNC) == 0 && sync_unswept(sweep) == 0;
     for (unsigned i = 0; flushed && i < sweep->count; i++) {
         uint64_t seen = sweep->region[i].word;
         STEP("msync words");
@@ -315,9 +339,13 @@ static bool enter_region(const struct map *map, uint64_t region)
 
 int region_enter_boot(struct map *map, int fd, int64_t modified)
 {
-    bool any_dirty = false;
     count_windows(map, fd);
     int error = map_attach_windows(map, fd);
+    /* First, and on the disk: if this process is killed in between, the next one finds no DIRTY any more. */
+    if (error == 0 && region_any_dirty(map)) {
+        window_bridge(map, modified);
+        error = (int)raw(SYS_msync, map->header, FORMAT_PAGE, MS_SYNC);
+    }
     for (uint64_t region = 0, end; error == 0 && region < region_count(map); region = end) {
         bool dirty = false;
         uint64_t first = region;
@@ -326,9 +354,6 @@ int region_enter_boot(struct map *map, int fd, int64_t modified)
             dirty |= enter_region(map, region);
         if (dirty)
             error = sync_states(map, first, end);
-        any_dirty |= dirty;
     }
-    if (any_dirty)
-        window_bridge(map, modified);
     return error;
 }
