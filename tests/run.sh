@@ -74,6 +74,8 @@ if [ -n "$valgrind" ]; then
     watchdog_seconds=1200
 fi
 
+[ -z "${BOUNCEIO_TEST_FULL:-}" ] || watchdog_seconds=3600
+
 # run_one NAME COMMAND...: one program, timed and counted.
 run_one() {
     local name=$1 status begin end result summary output=$scratch/output

@@ -269,7 +269,7 @@ static void found_everywhere(const char *kind, void (*damage)(struct image *))
         memmove(scene.log, strchr(scene.log, '=') + 1, strlen(strchr(scene.log, '=')));
         make_file_behind(scene.log, 0, 0);
         write_image(&scene, &image);
-        for (size_t round = 0; round < rounds(1, 100); round++)
+        for (size_t round = 0; round < rounds(1, 30); round++)
             damage_is_found(&scene, &image, kind, damage);
     }
 }
