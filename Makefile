@@ -169,7 +169,7 @@ $(BUILD)/bounceio.pc: bounceio.pc.in Makefile
 $(BUILD)/obj/tests/%.o: tests/%.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(TEST_CFLAGS) $(if $(filter tests/unit/% tests/fuzz/%,$<),$(VARIANT_FLAGS)) -c -o $@ $<
+	$(Q)$(CC) $(TEST_CFLAGS) $(if $(filter tests/unit/% tests/fuzz/% tests/schedule/%,$<),$(VARIANT_FLAGS)) -c -o $@ $<
 
 $(BUILD)/libsupport.a: $(SUPPORT_OBJECTS)
 	$(call say,AR,$@)
@@ -223,6 +223,13 @@ $(BUILD)/model: $(MODEL_OBJECTS)
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS)
 
+# The protocol's code under a scheduler, which takes part in every step: VARIANT=steps only.
+SCHEDULE_OBJECTS := $(call object,$(wildcard tests/schedule/*.c) tests/model/notation.c)
+
+$(BUILD)/schedule: $(SCHEDULE_OBJECTS) $(BUILD)/libsupport.a $(BUILD)/libunit.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) -Wl,--wrap=store_lock_file $(CHECK_LIBS) -pthread -ldl
+
 # T=NAME runs only the tests whose name contains NAME.
 T ?=
 RUN = CC='$(CC)' tests/run.sh --build $(BUILD)
@@ -234,13 +241,15 @@ demo: deps-build
 
 check: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory all examples tests $(BUILD)/model
-	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
+	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all $(BUILD)/steps/schedule
 	$(Q)$(RUN) unit shim -- $(T)
 
 # Every interleaving of the map's protocols, and of their code: a few minutes, 2 GiB of memory.
-model: deps-build
+model: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/model
+	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps $(BUILD)/steps/schedule
 	$(Q)$(BUILD)/model --all
+	$(Q)$(BUILD)/steps/schedule --long
 
 check-apps: deps-build deps-check deps-apps
 	$(Q)$(MAKE) --no-print-directory all
@@ -317,6 +326,6 @@ clean:
 .DELETE_ON_ERROR:
 .SECONDARY:
 
--include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS) $(MODEL_OBJECTS))
+-include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS) $(MODEL_OBJECTS) $(SCHEDULE_OBJECTS))
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)
 -include $(patsubst %.o,%.d,$(TORTURE_OBJECTS)) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TORTURES))

@@ -49,7 +49,7 @@ enum rule {
     RULE_DROP_BEFORE_COUNT = 1 << 13,   /* a dead mutator's entry is dropped before the count is lowered */
 };
 
-enum start { START_KNOWN, START_UNKNOWN, START_DAMAGED, START_SHORT, START_EMPTY };
+enum start { START_KNOWN, START_UNKNOWN, START_DAMAGED, START_SHORT, START_EMPTY, STARTS };
 
 struct configuration {
     unsigned participants;

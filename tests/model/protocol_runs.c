@@ -1,18 +1,11 @@
 /*
- * What is searched of the protocol. Participants are written like this:
- *
- *   W(bc)   a writer of the whole block, contents b and c of its sectors        R    a reader
- *   P(b.)   a writer of the first sector; P(.c) of the second                   A    an adopter
- *   M       a mutator        X   a truncator                                    T    a settler
- *
- * and behind them ! it may be killed at any step, ~ what it has issued may reach the disk after its death, ? its request may be
- * refused or fail half-way. The block holds (aa) in the beginning; "damaged": (xa), with the checksum of (aa).
+ * What is searched of the protocol. How participants are written is in notation.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/protocol.h"
+#include "model/notation.h"
 #include "model/runs.h"
 
 enum { LIMIT = 24000000 };
@@ -36,12 +29,6 @@ static const struct {
     {"seized are left out", RULE_SEIZED_ARE_LEFT_OUT},
     {"drop before count", RULE_DROP_BEFORE_COUNT},
 };
-
-static const char *const starts[] = {[START_KNOWN] = "known",
-                                     [START_UNKNOWN] = "unknown",
-                                     [START_DAMAGED] = "damaged",
-                                     [START_SHORT] = "short",
-                                     [START_EMPTY] = "empty"};
 
 enum length { SHORT, LONG };
 
@@ -143,59 +130,15 @@ static unsigned rule_named(const char *name)
     exit(2);
 }
 
-_Noreturn static void cannot_read(const char *text)
-{
-    fprintf(stderr, "model: what is \"%s\"? Participants are written like \"W(bb)!~ P(.c)? R M X A T\"\n", text);
-    exit(2);
-}
-
-/* "(bc)": contents are letters of "0abcx", a dot for the sector that is left alone. */
-static const char *parse_content(struct part *part, const char *text)
-{
-    static const char contents[] = "0abcx";
-    if (strlen(text) < 4 || text[0] != '(' || text[3] != ')')
-        cannot_read(text);
-    for (unsigned sector = 0; sector < 2; sector++) {
-        const char *content = strchr(contents, text[1 + sector]);
-        if (content)
-            part->content[sector] = (uint8_t)(content - contents);
-        else if (text[1 + sector] != '.')
-            cannot_read(text);
-    }
-    part->sector = text[1] == '.';
-    return text + 4;
-}
-
-static void parse(struct configuration *configuration, const char *text)
-{
-    static const char letters[] = {[WHOLE_WRITER] = 'W', [PARTIAL_WRITER] = 'P', [READER] = 'R', [ADOPTER] = 'A',
-                                   [MUTATOR] = 'M',      [TRUNCATOR] = 'X',      [SETTLER] = 'T'};
-    while (*text) {
-        struct part *part = &configuration->part[configuration->participants++];
-        const char *letter = memchr(letters, *text++, sizeof letters);
-        if (!letter || configuration->participants >= PARTICIPANTS_MOST)
-            cannot_read(text - 1);
-        part->role = (enum role)(letter - letters);
-        if (part->role == WHOLE_WRITER || part->role == PARTIAL_WRITER)
-            text = parse_content(part, text);
-        for (; *text && *text != ' '; text++) {
-            part->may_die |= *text == '!';
-            part->asynchronous |= *text == '~';
-            part->may_fail |= *text == '?';
-        }
-        text += *text == ' ';
-    }
-}
-
 static bool search_one(enum start start, const char *participants, unsigned deaths, const char *rule,
                        const char *expected)
 {
     char what[128];
     struct configuration configuration = {
         .start = start, .deaths = deaths, .broken = rule ? rule_named(rule) : 0, .limit = LIMIT, .trace = !expected};
-    parse(&configuration, participants);
+    notation_read(&configuration, participants);
     struct search_result result = protocol_search(&configuration);
-    snprintf(what, sizeof what, "%-8s %-28s%s%s%s%s", starts[start], participants,
+    snprintf(what, sizeof what, "%-8s %-28s%s%s%s%s", notation_starts[start], participants,
              deaths == 0   ? ""
              : deaths == 1 ? " one death"
                            : " two deaths",
@@ -217,8 +160,8 @@ bool protocol_runs(bool all)
 
 bool protocol_run_one(const char *start, const char *participants, unsigned deaths, const char *rule)
 {
-    for (unsigned i = 0; i < sizeof starts / sizeof *starts; i++)
-        if (strcmp(starts[i], start) == 0)
+    for (unsigned i = 0; i < STARTS; i++)
+        if (strcmp(notation_starts[i], start) == 0)
             return search_one((enum start)i, participants, deaths, rule, NULL);
     fprintf(stderr, "model: a block begins known, unknown, damaged, short or empty, not \"%s\"\n", start);
     exit(2);
