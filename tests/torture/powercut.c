@@ -169,7 +169,25 @@ static uint64_t region_of(const struct ledger *ledger, uint64_t block)
     return ledger_offset(ledger, block * LEDGER_SECTORS) / BLOCK / REGION_BLOCKS;
 }
 
-/* Dirty on the device, or in memory when the device knows of no checksums there yet. */
+/* The border between two regions may run through an arena. */
+static bool arena_is_in(const struct ledger *ledger, unsigned arena, uint64_t region)
+{
+    uint64_t first = (uint64_t)arena * ledger->arena_blocks;
+
+    return region_of(ledger, first) <= region && region_of(ledger, first + ledger->arena_blocks - 1) >= region;
+}
+
+/* May the region be dirty? If it has been written recently, or one from which it can have been marked ahead. */
+static bool may_be_dirty(const struct cut *cut, uint64_t region)
+{
+    for (unsigned arena = 0; arena < cut->ledger->arenas; arena++)
+        for (uint64_t back = 0; back <= region && window_of_region(region - back) == window_of_region(region); back++)
+            if (arena_is_in(cut->ledger, arena, region - back) && !ledger_left_alone(cut->ledger, arena, cut->actors))
+                return true;
+    return false;
+}
+
+/* Dirty on the device; or the device knows of no checksums there yet, and the region has not been clean for long. */
 static bool is_doubtful(const struct cut *cut, uint64_t region)
 {
     uint64_t there = cut->regions[region];
@@ -204,24 +222,6 @@ static bool read_all(const struct setting *setting, const struct story *story, c
         total.recovered += (unsigned)recovered;
     }
     return true;
-}
-
-/* The border between two regions may run through an arena. */
-static bool arena_is_in(const struct ledger *ledger, unsigned arena, uint64_t region)
-{
-    uint64_t first = (uint64_t)arena * ledger->arena_blocks;
-
-    return region_of(ledger, first) <= region && region_of(ledger, first + ledger->arena_blocks - 1) >= region;
-}
-
-/* May the region be dirty? If it has been written recently, or one from which it can have been marked ahead. */
-static bool may_be_dirty(const struct cut *cut, uint64_t region)
-{
-    for (unsigned arena = 0; arena < cut->ledger->arenas; arena++)
-        for (uint64_t back = 0; back <= region && window_of_region(region - back) == window_of_region(region); back++)
-            if (arena_is_in(cut->ledger, arena, region - back) && !ledger_left_alone(cut->ledger, arena, cut->actors))
-                return true;
-    return false;
 }
 
 /*
