@@ -286,6 +286,11 @@ bench-idle: deps-build
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/bench/idle
 	$(Q)LD_PRELOAD=$(abspath $(BUILD)/$(LIBRARY)) $(BUILD)/tests/bench/idle --check
 
+# Scrub on a RAM-backed file system and on the disk.
+bench-scrub: deps-build
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/bench/scrub.sh $(BUILD) --check
+
 lint: deps-build deps-lint
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)CC='$(CC)' tests/lint/lint.sh $(BUILD)
@@ -321,7 +326,7 @@ uninstall:
 clean:
 	rm -rf build build-asan build-tsan build-fuzz
 
-.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind model torture fuzz fuzzers bench-idle lint install uninstall clean \
+.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind model torture fuzz fuzzers bench-idle bench-scrub lint install uninstall clean \
 	deps deps-build deps-check deps-lint deps-apps
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -72,18 +72,8 @@ static uint64_t count_known(const struct map *map, const struct piece *piece)
 
 static void fail(struct effort *effort, const char *why)
 {
-    pthread_mutex_lock(&effort->subject->lock);
-    effort->subject->failure = why;
-    pthread_mutex_unlock(&effort->subject->lock);
+    subject_fail(effort->subject, why);
     effort->outcome.unsettled = true;
-}
-
-static bool is_failed(struct subject *subject)
-{
-    pthread_mutex_lock(&subject->lock);
-    bool failed = subject->failure != NULL;
-    pthread_mutex_unlock(&subject->lock);
-    return failed;
 }
 
 /* Read the piece and adopt. @return whether every block is settled; *adopted is raised. */
@@ -127,7 +117,7 @@ static void adopt_piece(struct effort *effort, uint64_t first)
         return;
     }
     bool settled = false;
-    for (int try = 0; try < TRIES && !settled && !is_failed(effort->subject) && !crew_stopped(); try++) {
+    for (int try = 0; try < TRIES && !settled && !subject_is_failed(effort->subject) && !crew_stopped(); try++) {
         if (try > 0)
             nanosleep(&moment, NULL);
         settled = try_piece(effort, &piece, &adopted);
@@ -176,7 +166,7 @@ static void adopt_region(struct subject *subject, uint64_t region, char *room)
                             .room = room,
                             .end = (subject->size + BLOCK_SIZE - 1) / BLOCK_SIZE};
     uint64_t done = 0;
-    for (; done < REGION_BLOCKS && !crew_stopped() && !is_failed(subject); done += UNIT_BLOCKS)
+    for (; done < REGION_BLOCKS && !crew_stopped() && !subject_is_failed(subject); done += UNIT_BLOCKS)
         adopt_unit(&effort, region * REGION_BLOCKS + done);
     effort.outcome.incomplete = crew_stopped() != 0;
     effort.outcome.unsettled |= effort.outcome.incomplete || !trusting;
@@ -197,7 +187,7 @@ static void open_subject(struct subject *subject)
 
 static void close_subject(struct subject *subject)
 {
-    if (subject->opened && subject->view.file && file_has_map(subject->view.file))
+    if (subject->view.file && !subject_is_failed(subject))
         trust_close(subject);
     subject_close(subject);
     ledger_add(&ledger, subject);

@@ -142,8 +142,8 @@ static void scrub_unreadable(struct scan *scan, uint64_t first, uint64_t blocks,
         return;
     }
     progress_hide(&ledger.progress);
-    cli_error("%s: cannot read 4096 bytes at offset %llu: %s", scan->subject->path,
-              (unsigned long long)(first * BLOCK_SIZE), strerror(-error));
+    unsigned long long offset = first * BLOCK_SIZE;
+    cli_error("%s: cannot read 4096 bytes at offset %llu: %s", scan->subject->path, offset, strerror(-error));
     scan->outcome.unreadable++;
     scan->outcome.unsettled = true;
 }
@@ -241,7 +241,7 @@ static void scrub_region(struct subject *subject, uint64_t region, char *room)
     const uint64_t first = region * REGION_BLOCKS;
     present = subject;
     uint64_t done = 0;
-    for (; done < REGION_BLOCKS && !crew_stopped(); done += PIECE_BLOCKS) {
+    for (; done < REGION_BLOCKS && !crew_stopped() && !subject_is_failed(subject); done += PIECE_BLOCKS) {
         scrub_piece(&scan, first + done, PIECE_BLOCKS);
         if (first + done < scan.end)
             progress_add(&ledger.progress, PIECE);
@@ -272,7 +272,7 @@ static void open_subject(struct subject *subject)
 
 static void close_subject(struct subject *subject)
 {
-    if (subject->opened && !subject->failure)
+    if (subject->view.file && !subject_is_failed(subject))
         trust_close(subject);
     subject_close(subject);
     ledger_add(&ledger, subject);

@@ -167,6 +167,23 @@ int64_t subject_modified(const struct subject *subject)
     return issue_file_modified(subject->view.fd);
 }
 
+void subject_fail(struct subject *subject, const char *failure)
+{
+    pthread_mutex_lock(&subject->lock);
+    subject->failure = failure;
+    pthread_mutex_unlock(&subject->lock);
+}
+
+bool subject_is_failed(struct subject *subject)
+{
+    pthread_mutex_lock(&subject->lock);
+    if (!subject->failure && !file_has_map(subject->view.file))
+        subject->failure = "its checksums failed while they were in use";
+    bool failed = subject->failure != NULL;
+    pthread_mutex_unlock(&subject->lock);
+    return failed;
+}
+
 void outcome_add(struct outcome *sum, const struct outcome *outcome)
 {
     sum->verified += outcome->verified;
@@ -192,7 +209,7 @@ void subject_add(struct subject *subject, const struct outcome *outcome)
 
 static bool make_room(struct subject *subject)
 {
-    if (subject->damage_count < subject->damage_room)
+    if (subject->damages && subject->damage_count < subject->damage_room)
         return true;
     size_t room = subject->damage_room ? subject->damage_room * 2 : 16;
     struct damage *damages = room <= DAMAGES_MOST ? realloc(subject->damages, room * sizeof *damages) : NULL;

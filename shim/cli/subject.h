@@ -85,6 +85,12 @@ ssize_t subject_read(const struct subject *subject, char *data, size_t length, u
 /* Its mtime, nanoseconds of CLOCK_REALTIME, or WINDOW_CANNOT_TELL. */
 int64_t subject_modified(const struct subject *subject);
 
+/* It cannot be worked on any further. Any thread. */
+void subject_fail(struct subject *subject, const char *failure);
+
+/* Has it failed, or has its map, whose memory may fail at any time? Any thread. */
+bool subject_is_failed(struct subject *subject);
+
 /* What became of a region. Any thread. */
 void subject_add(struct subject *subject, const struct outcome *outcome);
 

@@ -7,7 +7,7 @@
 #include "support/direct.h"
 #include "support/sequence.h"
 
-enum { TURNS = 800, BYTES = BUSY_BLOCKS * BLOCK };
+enum { TURNS = 500, BYTES = BUSY_BLOCKS * BLOCK };
 
 int busy_main(int argc, char **argv)
 {
