@@ -21,7 +21,7 @@ struct mount {
     int directory; /* open for reading: open_by_handle_at wants that */
     dev_t device;
     uint8_t filesystem[16];
-    bool many_roots; /* btrfs: other subvolumes of it differ in the second half of the identity */
+    bool many_roots; /* btrfs */
 };
 
 static struct mount *mounts;
@@ -86,26 +86,31 @@ void locate_end(void)
     mount_count = 0;
 }
 
-static bool is_mount_of(const struct mount *mount, const struct map_identity *identity)
+/* On btrfs the identity has the number of the subvolume in its second word: any mount of the file system will do. */
+static bool is_same_filesystem(const struct mount *mount, const uint8_t filesystem[16])
 {
-    return memcmp(mount->filesystem, identity->filesystem, mount->many_roots ? 8 : 16) == 0;
+    return memcmp(mount->filesystem, filesystem, mount->many_roots ? 4 : 8) == 0 &&
+           memcmp(mount->filesystem + 8, filesystem + 8, 8) == 0;
 }
 
 /* ---- The file ---- */
 
-static bool is_the_file(int fd, const struct map_identity *identity)
+/* By the name of its map, which holds all that tells inodes apart. */
+static bool is_the_file(int fd, const struct map_view *view)
 {
     struct map_key key;
-    return map_key_of(fd, &key) == 0 && key.inode == identity->inode && key.birth_seconds == identity->birth_seconds &&
-           key.birth_nanoseconds == identity->birth_nanoseconds &&
-           memcmp(key.filesystem, identity->filesystem, sizeof key.filesystem) == 0;
+    char name[MAP_NAME_BYTES];
+    if (map_key_of(fd, &key) != 0)
+        return false;
+    map_name(name, &key);
+    return strcmp(name, view->map.name) == 0;
 }
 
 static int open_by_path(const struct map_view *view)
 {
     const char *path = map_view_path(view);
     int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
-    if (fd >= 0 && !is_the_file(fd, &view->map.header->identity)) {
+    if (fd >= 0 && !is_the_file(fd, view)) {
         close(fd);
         fd = -1;
     }
@@ -138,7 +143,7 @@ static bool is_on(const char *directory, dev_t device, const struct mount *mount
     if (device == mount->device || !mount->many_roots)
         return device == mount->device;
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
-    bool same = fd >= 0 && map_filesystem_of(fd, filesystem) == 0 && memcmp(filesystem, mount->filesystem, 8) == 0;
+    bool same = fd >= 0 && map_filesystem_of(fd, filesystem) == 0 && is_same_filesystem(mount, filesystem);
     if (fd >= 0)
         close(fd);
     return same;
@@ -177,7 +182,7 @@ static void undecided(struct located *located, const char *reason)
 static bool look_on_mount(const struct map_view *view, const struct mount *mount, struct located *located)
 {
     int fd = open_by_handle(view, mount);
-    if (fd >= 0 && is_the_file(fd, &view->map.header->identity)) {
+    if (fd >= 0 && is_the_file(fd, view)) {
         *located = (struct located){.where = FILE_ALIVE, .fd = fd, .by_handle = true};
         return true;
     }
@@ -205,7 +210,7 @@ void locate(const struct map_view *view, struct located *located)
     }
     learn_mounts();
     for (size_t i = 0; i < mount_count; i++) {
-        if (!is_mount_of(&mounts[i], &view->map.header->identity))
+        if (!is_same_filesystem(&mounts[i], view->map.header->identity.filesystem))
             continue;
         if (!has_handle(view))
             undecided(located, "it is not where it was, and its file system has no file handles to find it by");

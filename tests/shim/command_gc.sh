@@ -174,6 +174,24 @@ file_hidden_by_a_mount_keeps_its_map() {
     still_checked sub/file 8
 }
 
+subvolumes_of_btrfs_are_told_apart_and_found() {
+    case $1 in btrfs) ;; *) return 0 ;; esac
+    btrfs subvolume create sub >/dev/null
+    write_file sub/file 8
+    btrfs subvolume snapshot sub snapshot >/dev/null
+    mv sub/file sub/other
+    gc
+    is "$(counted removed)" 0
+    still_checked sub/other 8
+    rm sub/other
+    gc
+    is "$(counted removed)" 1
+    write_file snapshot/file 4
+    btrfs subvolume delete snapshot >/dev/null
+    gc
+    is "$(maps)" 0
+}
+
 without_the_right_to_use_handles_nothing_is_removed() {
     [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null || skip "cannot drop privileges"
     write_file file 8
@@ -304,7 +322,7 @@ tables_of_ended_processes_give_their_space_back() {
 }
 
 run_tests on_each map_of_a_deleted_file_is_removed map_of_a_renamed_file_stays_and_learns_its_path \
-    truncated_file_s_map_gives_its_space_back \
+    truncated_file_s_map_gives_its_space_back subvolumes_of_btrfs_are_told_apart_and_found \
     once map_of_a_file_that_is_there_stays map_of_a_file_below_a_renamed_directory_stays \
     map_of_a_file_stays_as_long_as_a_hard_link_does map_of_a_replaced_file_is_removed_and_the_new_one_s_stays \
     file_hidden_by_a_mount_keeps_its_map file_that_is_deleted_but_open_keeps_its_map map_in_use_stays \
