@@ -1,11 +1,12 @@
 /*
- * A file's life among others: programs under the shim open, write, leave and die over it, in any order, and between whiles other programs do to
- * it whatever they like, and the machine stops now and then. Nobody ever reads an EIO, and everybody reads what the file has.
+ * A file's life among others: programs under the shim open, write, leave and die over it, in any order; between whiles other programs do to it
+ * whatever they like, the administrator scrubs, adopts and forgets, and the machine stops now and then. Nobody ever reads an EIO, and everybody reads what the file has.
  */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/actor.h"
@@ -13,7 +14,7 @@
 #include "support/intrusion.h"
 #include "support/sequence.h"
 
-enum { BLOCKS = INTRUSION_BLOCKS, BYTES = BLOCKS * BLOCK, ACTORS = 3, HISTORY = 14 };
+enum { BLOCKS = INTRUSION_BLOCKS, BYTES = BLOCKS * BLOCK, ACTORS = 3, HISTORY = 40 };
 
 struct life {
     const struct test_fs *fs;
@@ -163,6 +164,26 @@ static void intrude(struct life *life)
         give_up(life, "the intrusion failed");
 }
 
+/* The administrator's hand: any command, while programs have the file open or not. */
+static void administrate(struct life *life)
+{
+    static const char *const commands[] = {"scrub", "scrub", "adopt", "gc", "forget"};
+    const char *command = commands[random_below(&life->random, sizeof(commands) / sizeof(commands[0]))];
+    bool takes_path = strcmp(command, "gc") != 0;
+    struct child child = child_run(WITHOUT_SHIM, life->environment,
+                                   (const char *const[]){path_in(getenv("BOUNCEIO_TEST_BUILD"), "bounceio"), command,
+                                                         takes_path ? life->place.path : NULL, NULL});
+    int status = WIFEXITED(child.status) ? WEXITSTATUS(child.status) : -1;
+
+    tell(life, "bounceio %s: %d", command, status);
+    /* 2: in use, or nothing to verify. */
+    if (status != 0 && status != 2) {
+        printf("%s%s", child.output, child.errors);
+        give_up(life, "the command is not content");
+    }
+    child_free(&child);
+}
+
 static void stop_the_machine(struct life *life)
 {
     for (unsigned i = 0; i < ACTORS; i++)
@@ -199,6 +220,9 @@ static void one_event(struct life *life)
         break;
     case 8:
     case 9:
+        administrate(life);
+        break;
+    case 10:
         tell(life, "actor %u reads", i);
         read_it_all(life, &life->actors[i], life->inode[i] == inode_of(life));
         break;

@@ -41,7 +41,9 @@ static _Noreturn void become_actor(int wire, const char *const *environment)
 
     for (; environment && *environment; environment++)
         putenv((char *)(uintptr_t)*environment);
-    setenv("LD_PRELOAD", getenv("BOUNCEIO_SHIM_STEPS"), 1);
+    const char *shim = getenv("BOUNCEIO_SHIM_STEPS");
+
+    setenv("LD_PRELOAD", shim ? shim : "", 1);
     fcntl(wire, F_SETFD, 0);
     snprintf(number, sizeof(number), "%d", wire);
     execl("/proc/self/exe", "actor", "--actor", number, (char *)NULL);
