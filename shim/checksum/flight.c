@@ -189,9 +189,15 @@ bool flight_any_in(uint64_t map_id, uint64_t first, uint64_t blocks)
     return look(&(struct look){.map_id = map_id, .first = first, .blocks = blocks, .kinds = KINDS_ALL}, false);
 }
 
+bool flight_living_writers_of(uint64_t map_id, int self, const struct flight_dead *dead)
+{
+    return look(
+        &(struct look){
+            .map_id = map_id, .blocks = UINT64_MAX, .kinds = KINDS_WRITING, .except = own_entry(self), .dead = dead},
+        false);
+}
+
 bool flight_writers_of(uint64_t map_id, int self)
 {
-    const struct look writers = {
-        .map_id = map_id, .blocks = UINT64_MAX, .kinds = KINDS_WRITING, .except = own_entry(self)};
-    return look(&writers, false);
+    return flight_living_writers_of(map_id, self, NULL);
 }

@@ -54,6 +54,9 @@ struct flight_dead {
 /* flight_others_over, but for the requests of the dead that are over. */
 bool flight_living_over(uint64_t map_id, uint64_t block, int self, const struct flight_dead *dead);
 
+/* flight_writers_of, likewise. `dead` may be NULL. */
+bool flight_living_writers_of(uint64_t map_id, int self, const struct flight_dead *dead);
+
 /* Take the lock byte of a dead session's slot, so that nobody else settles it or moves in; and give it back. @return false when it is alive. */
 bool session_seize(unsigned slot);
 void session_release(unsigned slot);

@@ -111,12 +111,15 @@ static void wait_for_uring(struct settling *settling, struct flight *entry, cons
         return;
     /* The barrier moves mtime. What somebody else has changed by now would be covered up. */
     bool first;
-    window_changed_outside(settling->map, settling->file->modified(settling->file), FLIGHT_BEYOND, &first);
+    window_changed_since_death(settling->map, settling->file->modified(settling->file), &settling->dead, &first);
     STEP("barrier");
-    if (settling->file->barrier(settling->file, seen->first, seen->blocks))
-        window_extend(settling->map);
-    else
+    if (!settling->file->barrier(settling->file, seen->first, seen->blocks)) {
         settling->dead.uring_is_over = false;
+        return;
+    }
+    int64_t modified = settling->file->modified(settling->file);
+    if (modified != WINDOW_CANNOT_TELL)
+        window_renew(settling->map, modified);
 }
 
 /* ---- one block ---- */

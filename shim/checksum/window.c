@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-#include "checksum/session.h"
+#include "checksum/session_peers.h"
 
 #define SECOND INT64_C(1000000000)
 
@@ -98,14 +98,18 @@ void window_bridge(struct map *map, int64_t modified)
 
 void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued)
 {
-    _Atomic int64_t *completion = &map->header->window_completion;
-    int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
+    struct map_header *header = map->header;
     /* An edit that was there before the request was issued is none of its doing. */
     if (modified < saturated_sum(issued, -tolerance_of(modified)) || modified > saturated_sum(issued, LANDS_WITHIN))
         return;
-    while (modified > seen && !atomic_compare_exchange_weak_explicit(completion, &seen, modified, memory_order_relaxed,
-                                                                     memory_order_relaxed))
-        ;
+    /* Both ends, so that from now on older times are a backup's; what lies beyond was stamped by a clock that was ahead. */
+    int64_t begin = issued < modified ? issued : modified;
+    int64_t issue = atomic_load_explicit(&header->window_issue, memory_order_relaxed);
+    int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
+    if (issue < begin || issue > modified)
+        stamp(&header->window_issue, begin);
+    if (completion < modified || completion > saturated_sum(modified, STEPPED_BACK))
+        stamp(&header->window_completion, modified);
 }
 
 bool window_is_stale(const struct map *map)
@@ -115,7 +119,7 @@ bool window_is_stale(const struct map *map)
     return completion < now - STALE_AFTER || completion > now + STALE_AFTER;
 }
 
-bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first)
+static bool changed_outside(struct map *map, int64_t modified, int self, const struct flight_dead *dead, bool *first)
 {
     struct map_header *header = map->header;
     *first = false;
@@ -126,7 +130,7 @@ bool window_changed_outside(struct map *map, int64_t modified, int self, bool *f
     int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
     if (modified >= saturated_sum(issue, -tolerance) && modified <= saturated_sum(completion, tolerance))
         return false;
-    if (flight_writers_of(map->id, self))
+    if (flight_living_writers_of(map->id, self, dead))
         return false;
     /* A writer may have stamped and left between our reading of the window and of the table. */
     completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
@@ -134,4 +138,14 @@ bool window_changed_outside(struct map *map, int64_t modified, int self, bool *f
         return false;
     *first = !(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE);
     return true;
+}
+
+bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first)
+{
+    return changed_outside(map, modified, self, NULL, first);
+}
+
+bool window_changed_since_death(struct map *map, int64_t modified, const struct flight_dead *dead, bool *first)
+{
+    return changed_outside(map, modified, FLIGHT_BEYOND, dead, first);
 }

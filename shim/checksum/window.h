@@ -28,8 +28,8 @@ void window_extend(struct map *map);
 void window_bridge(struct map *map, int64_t modified);
 
 /*
- * After a death with writes of ours in flight, one of them issued at `issued`: the window is made to reach mtime, if that is not
- * so much later that somebody else must have moved it. Before the dead entries are left.
+ * After a death with a write of ours in flight that was issued at `issued`: the window becomes [issued, modified], unless the file's mtime is
+ * older, or so much later that somebody else must have moved it. Before the dead entry is left.
  */
 void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued);
 
@@ -47,5 +47,9 @@ bool window_is_stale(const struct map *map);
  * for none. When it was, the whole file becomes suspect (MAP_CHANGED_OUTSIDE), and *first says whether that is news.
  */
 bool window_changed_outside(struct map *map, int64_t modified, int self, bool *first);
+
+/* The same, asked by who settles: requests of the dead do not keep the window open. After window_extend_for_dead. */
+struct flight_dead;
+bool window_changed_since_death(struct map *map, int64_t modified, const struct flight_dead *dead, bool *first);
 
 #endif

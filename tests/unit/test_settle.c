@@ -384,6 +384,18 @@ START_TEST(a_dead_write_is_no_change_from_outside)
 }
 END_TEST
 
+START_TEST(times_from_before_the_dead_write_are_a_backups)
+{
+    bool first;
+    leave_a_dead_write();
+    int64_t created = window_now() - INT64_C(5000000000);
+    map->header->window_issue = map->header->window_completion = created;
+    modified = window_now();
+    settle();
+    ck_assert(window_changed_outside(map, created, FLIGHT_BEYOND, &first));
+}
+END_TEST
+
 START_TEST(an_edit_before_the_dead_request_was_issued_is_a_change_from_outside)
 {
     bool first;
@@ -441,6 +453,7 @@ int main(int argc, char **argv)
         a_dead_settler_s_lock_is_taken_over,
         a_lock_of_nobody_is_taken_over,
         a_dead_write_is_no_change_from_outside,
+        times_from_before_the_dead_write_are_a_backups,
         an_edit_before_the_dead_request_was_issued_is_a_change_from_outside,
         an_edit_seconds_after_the_death_is_a_change_from_outside,
         a_request_beyond_a_dead_session_s_table_makes_its_maps_unknown,
