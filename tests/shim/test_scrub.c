@@ -278,6 +278,102 @@ START_TEST(a_region_found_whole_is_suspect_no_longer)
 }
 END_TEST
 
+/* Requests that a killed program had in flight, at this step, when the machine stopped. @return the scene under the next boot. */
+static bool leave_in_flight(struct scene *scene, const char *step, const struct order *request)
+{
+    struct answer answer;
+
+    if (!open_scene(scene, BOOT_A))
+        return false;
+    unlink(scene->path);
+    struct actor writer = actor_new(scene->environment);
+
+    actor_opens(&writer, scene->path);
+    actor_writes(&writer, 1, 0, BLOCKS);
+    actor_stops_at(&writer, step);
+    ck_assert(!actor_survives(&writer, request, &answer));
+    sequence_sleep(10);
+    scene->environment[1] = BOOT_B;
+    return true;
+}
+
+/* Whatever was in flight: one scrub, and every block has a checksum that holds. */
+static void scrub_settles(const char *step, const struct order *request, uint64_t recovered)
+{
+    struct scene scene;
+
+    if (!leave_in_flight(&scene, step, request))
+        return;
+    ck_assert_uint_eq(scrub_counts(&scene, 0, "recovered_blocks"), recovered);
+    ck_assert_uint_eq(scrub_counts(&scene, 0, "blocks_verified"), BLOCKS);
+    flip_bit_behind(scene.path, 3 * BLOCK, 0);
+    ck_assert_uint_eq(scrub_counts(&scene, 1, "mismatches"), 1);
+}
+
+START_TEST(a_write_that_a_stop_has_kept_from_the_disk_is_settled)
+{
+    scrub_settles("issue:kill", &(struct order){.act = ACT_WRITE, .seed = 2, .offset = 2 * BLOCK, .length = 4 * BLOCK},
+                  0);
+}
+END_TEST
+
+START_TEST(a_write_that_was_on_the_disk_when_the_machine_stopped_is_settled)
+{
+    scrub_settles("complete:kill",
+                  &(struct order){.act = ACT_WRITE, .seed = 2, .offset = 2 * BLOCK, .length = 4 * BLOCK}, 0);
+}
+END_TEST
+
+START_TEST(parts_of_blocks_that_were_on_the_disk_when_the_machine_stopped_are_recovered)
+{
+    scrub_settles("complete:kill",
+                  &(struct order){.act = ACT_WRITE, .seed = 2, .offset = 2 * BLOCK + SECTOR, .length = 4 * BLOCK}, 2);
+}
+END_TEST
+
+START_TEST(a_suspect_region_that_is_trusted_is_suspect_no_longer)
+{
+    struct scene scene;
+
+    if (!open_scene(&scene, BOOT_A))
+        return;
+    crash(&scene);
+    flip_bit_behind(scene.path, 5 * BLOCK, 0);
+    struct child child =
+        command_ends(0, scene.environment, (const char *const[]){"adopt", "--trust", scene.path, NULL});
+
+    child_free(&child);
+    flip_bit_behind(scene.path, 6 * BLOCK, 0);
+    ck_assert_uint_eq(scrub_counts(&scene, 1, "mismatches"), 1);
+}
+END_TEST
+
+START_TEST(a_file_that_is_changed_outside_once_more_while_it_is_scrubbed_stays_doubtful)
+{
+    struct scene scene;
+    char stop[4300], go[4220];
+    int status;
+
+    if (!open_scene(&scene, NULL))
+        return;
+    write_file(&scene);
+    edit_outside(scene.path, 2);
+    snprintf(go, sizeof(go), "%s.go", scene.path);
+    snprintf(stop, sizeof(stop), "BOUNCEIO_TEST_STOP=load pending#%d:wait=%s", BLOCKS / 2, go);
+    command_use("steps");
+    const char *stopping[] = {scene.environment[0], stop, NULL};
+    pid_t scrub = command_start(stopping, (const char *const[]){"scrub", scene.path, NULL}, "/dev/null");
+
+    sequence_sleep(300);
+    edit_outside(scene.path, 3);
+    make_file_behind(go, 0, 0);
+    ck_assert_int_eq(waitpid(scrub, &status, 0), scrub);
+    ck_assert_int_eq(status, 0);
+    flip_bit_behind(scene.path, 9 * BLOCK, 0);
+    ck_assert_uint_ge(scrub_counts(&scene, 0, "changed_outside"), 1);
+}
+END_TEST
+
 /* --- Interruption ------------------------------------------------------------------------------------------------- */
 
 START_TEST(an_interrupted_scrub_says_what_was_done_and_leaves_nothing_behind)
@@ -325,6 +421,11 @@ int main(int argc, char **argv)
                                   a_file_that_was_only_touched_is_believed_again,
                                   what_an_unclean_stop_has_torn_is_recovered,
                                   a_region_found_whole_is_suspect_no_longer,
+                                  a_write_that_a_stop_has_kept_from_the_disk_is_settled,
+                                  a_write_that_was_on_the_disk_when_the_machine_stopped_is_settled,
+                                  parts_of_blocks_that_were_on_the_disk_when_the_machine_stopped_are_recovered,
+                                  a_suspect_region_that_is_trusted_is_suspect_no_longer,
+                                  a_file_that_is_changed_outside_once_more_while_it_is_scrubbed_stays_doubtful,
                                   an_interrupted_scrub_says_what_was_done_and_leaves_nothing_behind,
                                   NULL};
 
