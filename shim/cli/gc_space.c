@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,15 +44,28 @@ static uint64_t idle_units(const struct map *map, uint64_t region, uint64_t end)
     return bits;
 }
 
+static void forget_unit(const struct map *map, uint64_t first)
+{
+    uint64_t run;
+    struct block_words *words = map_words(map, first, &run);
+    for (unsigned i = 0; words && i < UNIT_BLOCKS; i++)
+        if (atomic_load_explicit(&words[i].current, memory_order_relaxed) != WORD_UNKNOWN)
+            atomic_store_explicit(&words[i].current, WORD_UNKNOWN, memory_order_relaxed);
+}
+
+/*
+ * In whatever order this reaches the disk: a unit that is said to be there but is not reads as unknown. One that is there but not said to be holds
+ * nothing but unknown blocks in a clean region; in a DIRTY one it is emptied after a power cut (region_enter_boot).
+ */
 static void punch(const struct map *map, int file, uint64_t region, uint64_t bits)
 {
     unsigned window = window_of_region(region);
     uint64_t words =
         window_offset(window) + window_state_bytes(window) + (region - window_first_region(window)) * REGION_WORD_BYTES;
-    _Atomic uint64_t *word = map_region_word(map, region);
-    atomic_fetch_and(word, ~bits);
-    /* On disk first: a unit is never said to be there when it is not. */
-    msync((void *)((uintptr_t)word & ~(uintptr_t)(FORMAT_PAGE - 1)), FORMAT_PAGE, MS_SYNC);
+    for (unsigned unit = 0; unit < UNITS_PER_REGION; unit++)
+        if (bits & REGION_UNIT(unit))
+            forget_unit(map, region * REGION_BLOCKS + unit * UNIT_BLOCKS);
+    atomic_fetch_and(map_region_word(map, region), ~bits);
     for (unsigned unit = 0; unit < UNITS_PER_REGION; unit++)
         if (bits & REGION_UNIT(unit))
             fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(words + unit * (uint64_t)UNIT_BYTES),
@@ -85,23 +97,34 @@ static uint64_t disk_bytes(int file)
     return fstat(file, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
 }
 
-static void trim(struct gc *gc, const struct map *map, const struct map_view *view, uint64_t end)
+/* @return false when the map cannot be flushed: then nothing of it may be said to be clean. */
+static bool trim(struct gc *gc, struct map *map, const struct map_view *view, uint64_t end)
 {
     int file = openat(store_maps_directory(), map->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     bool trimmed = false;
     if (file < 0)
-        return;
+        return false;
     uint64_t before = disk_bytes(file), regions = region_count(map);
-    for (uint64_t region = 0; region < regions; region++)
-        if (idle_units(map, region, end) && !trim_region(map, file, region, end, &trimmed))
+    for (uint64_t region = 0; region < regions; region++) {
+        if (!idle_units(map, region, end))
+            continue;
+        if (end != UINT64_MAX) /* known blocks go */
+            region_make_durable(map, region * REGION_BLOCKS, REGION_BLOCKS);
+        if (!trim_region(map, file, region, end, &trimmed))
             break;
+    }
+    /* Before any region is said to be clean. */
+    bool synced = fsync(file) == 0;
     uint64_t after = disk_bytes(file);
     close(file);
-    if (!trimmed)
-        return;
-    gc->trimmed++;
-    gc->bytes += before > after ? before - after : 0;
-    gc_tell(gc, "made smaller", view);
+    if (!synced)
+        gc->status = cli_error("cannot flush map \"%s\": %s", map->name, strerror(errno));
+    if (trimmed) {
+        gc->trimmed++;
+        gc->bytes += before > after ? before - after : 0;
+        gc_tell(gc, "made smaller", view);
+    }
+    return synced;
 }
 
 static uint64_t count_dirty(const struct map *map)
@@ -150,8 +173,8 @@ static void tidy(struct gc *gc, const struct map_view *view, int fd)
         return; /* removed meanwhile, or bound to another mount: said by map_open */
     uint64_t end = ((uint64_t)status.st_size + BLOCK_SIZE - 1) / BLOCK_SIZE;
     bool changed = window_changed_outside(&map, key.modified, FLIGHT_BEYOND, &first);
-    trim(gc, &map, view, changed ? end : UINT64_MAX);
-    sweep(gc, &map, view, fd);
+    if (trim(gc, &map, view, changed ? end : UINT64_MAX))
+        sweep(gc, &map, view, fd);
     process_lock(&saved);
     map_close(&map, false);
     process_unlock(&saved);

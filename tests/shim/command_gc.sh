@@ -266,6 +266,18 @@ PYTHON
     still_checked file 16
 }
 
+space_of_a_file_shortened_without_the_shim_is_given_back() {
+    write_file file 4096
+    sleep 0.2 # so that the file's time tells
+    truncate -s 64K file
+    gc
+    is "$(counted trimmed)" 1
+    is "$(stat_of file regions_dirty)" 0
+    truncate -s 16M file
+    read_file file
+    is "$(stat_of file blocks_with_checksum)" 1024
+}
+
 # The session of a killed writer, as it lies in the store.
 edit_session() {
     python3 - "$BOUNCEIO_STORE/sessions/0" "$@" <<'PYTHON'
@@ -330,6 +342,6 @@ run_tests on_each map_of_a_deleted_file_is_removed map_of_a_renamed_file_stays_a
     older_clone_of_a_file_system_proves_nothing file_in_another_mount_namespace_keeps_its_map \
     without_the_right_to_use_handles_nothing_is_removed dry_run_changes_nothing \
     what_a_dead_creator_left_is_removed_after_a_minute maps_set_aside_are_removed_on_demand \
-    checksums_beyond_the_end_show_that_a_file_was_cut_off dirty_regions_of_a_killed_writer_are_marked_clean \
+    space_of_a_file_shortened_without_the_shim_is_given_back checksums_beyond_the_end_show_that_a_file_was_cut_off dirty_regions_of_a_killed_writer_are_marked_clean \
     requests_of_the_dead_on_removed_maps_are_dropped requests_of_the_dead_on_maps_that_exist_stay \
     tables_of_ended_processes_give_their_space_back
