@@ -52,6 +52,8 @@ static int forget_map(struct forgetting *forgetting, const char *path, const cha
         error = map_view_open(&view, name);
         if (error == -ENOENT)
             return CLI_CLEAN;
+        if (error == -EINVAL && removal_of_unfinished(name) == 0)
+            return CLI_CLEAN;
         if (error == -EINVAL)
             return cli_error(
                 "%s: its map \"%s\" is damaged or of another version: it will be set aside when the file is "

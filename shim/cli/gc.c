@@ -128,7 +128,8 @@ static void look_at_map(struct gc *gc, const char *name)
         return;
     gc->maps++;
     if (error == -EINVAL) {
-        gc->damaged++;
+        bool unfinished = !gc->dry_run && removal_of_unfinished(name) == 0;
+        *(unfinished ? &gc->left_over : &gc->damaged) += 1;
         return;
     }
     if (error != 0) {

@@ -37,3 +37,12 @@ int removal_of_map(const char *name, uint64_t map_id)
     }
     return error;
 }
+
+int removal_of_unfinished(const char *name)
+{
+    uint64_t saved;
+    process_lock(&saved);
+    int error = map_remove_unfinished(name);
+    process_unlock(&saved);
+    return error;
+}

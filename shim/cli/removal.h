@@ -12,4 +12,7 @@ int removal_begin(void);
 /* map_remove, again and again for a moment when it is not our turn. */
 int removal_of_map(const char *name, uint64_t map_id);
 
+/* Remove what a power cut has left of a map that was being made: a name without content. @return 0; -ESTALE when it is no such thing. */
+int removal_of_unfinished(const char *name);
+
 #endif

@@ -219,6 +219,22 @@ what_a_dead_creator_left_is_removed_after_a_minute() {
     [ -e "$BOUNCEIO_STORE/maps/a.new.1" ]
 }
 
+what_a_power_cut_left_of_a_new_map_is_removed() {
+    write_file file 8
+    truncate -s 0 "$BOUNCEIO_STORE"/maps/*
+    gc
+    is "$(counted left_over_removed)" 1
+    is "$(maps)" 0
+}
+
+damaged_map_stays_for_the_shim_to_set_aside() {
+    write_file file 8
+    printf nonsense | dd of="$(echo "$BOUNCEIO_STORE"/maps/*)" conv=notrunc status=none
+    gc
+    is "$(counted damaged)" 1
+    is "$(maps)" 1
+}
+
 maps_set_aside_are_removed_on_demand() {
     write_file file 8
     touch "$BOUNCEIO_STORE/maps/a.bad"
@@ -341,7 +357,8 @@ run_tests on_each map_of_a_deleted_file_is_removed map_of_a_renamed_file_stays_a
     file_on_a_file_system_that_is_not_mounted_keeps_its_map file_system_that_is_mounted_elsewhere_has_its_files_found \
     older_clone_of_a_file_system_proves_nothing file_in_another_mount_namespace_keeps_its_map \
     without_the_right_to_use_handles_nothing_is_removed dry_run_changes_nothing \
-    what_a_dead_creator_left_is_removed_after_a_minute maps_set_aside_are_removed_on_demand \
+    what_a_dead_creator_left_is_removed_after_a_minute what_a_power_cut_left_of_a_new_map_is_removed \
+    damaged_map_stays_for_the_shim_to_set_aside maps_set_aside_are_removed_on_demand \
     space_of_a_file_shortened_without_the_shim_is_given_back checksums_beyond_the_end_show_that_a_file_was_cut_off dirty_regions_of_a_killed_writer_are_marked_clean \
     requests_of_the_dead_on_removed_maps_are_dropped requests_of_the_dead_on_maps_that_exist_stay \
     tables_of_ended_processes_give_their_space_back
