@@ -158,6 +158,19 @@ bool worker_wait_stopped(const struct worker *worker)
     return seen.si_code == CLD_STOPPED;
 }
 
+bool worker_wait_gone(const struct worker *worker, unsigned milliseconds)
+{
+    siginfo_t seen = {0};
+
+    for (unsigned i = 0; i < milliseconds && seen.si_pid == 0; i++) {
+        if (waitid(P_PID, (id_t)worker->pid, &seen, WEXITED | WNOWAIT | WNOHANG) != 0)
+            support_die("cannot wait for %d", (int)worker->pid);
+        if (seen.si_pid == 0)
+            sleep_us(1000);
+    }
+    return seen.si_pid != 0;
+}
+
 bool worker_run(const struct setting *setting, char *said, const char *const *argv)
 {
     struct worker worker = worker_start(setting, argv);

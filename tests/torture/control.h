@@ -36,6 +36,9 @@ bool worker_collect(struct worker *worker);
 /* Wait until it has stopped itself at a step. @return false when it has ended instead. */
 bool worker_wait_stopped(const struct worker *worker);
 
+/* Wait until it has ended, for so many milliseconds at most. @return whether it has. */
+bool worker_wait_gone(const struct worker *worker, unsigned milliseconds);
+
 /* Start and collect. `said` receives its standard output, or is NULL. */
 bool worker_run(const struct setting *setting, char *said, const char *const *argv);
 

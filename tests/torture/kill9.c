@@ -18,7 +18,7 @@
 #include "torture/control.h"
 #include "torture/worker.h"
 
-enum { PROCESSES = 3, THREADS = 3, ROUNDS_OF_A_RUN = 12, SESSIONS_MAX = 16 };
+enum { PROCESSES = 3, THREADS = 3, ROUNDS_OF_A_RUN = 12, SESSIONS_MAX = 16, PATIENCE_MS = 300 };
 
 struct run {
     struct ledger *ledger;
@@ -29,11 +29,11 @@ struct run {
     struct random random;
     unsigned habits, threads;
     struct worker workers[PROCESSES];
-    unsigned frozen; /* bit per process */
+    unsigned doomed; /* bit per process: kills itself at a step of the protocol */
 };
 
 static struct {
-    unsigned kills, recoveries_killed, flips, known, dead_blocks;
+    unsigned kills, at_steps, recoveries_killed, flips, known, dead_blocks;
 } total;
 
 #define require(condition, ...)                                                                                        \
@@ -60,10 +60,30 @@ static uint64_t actors_of(const struct run *run, unsigned process)
     return ((UINT64_C(1) << run->threads) - 1) << (process * THREADS);
 }
 
+/* The same as usual, but in the build with steps one in three is killed before the so-manieth step it comes to, whichever that is. */
+static bool doom(struct run *run, const char **environment, char *stop, size_t room, unsigned longest)
+{
+    bool doomed = run->setting.steps && getenv("BOUNCEIO_SHIM_STEPS") && random_chance(&run->random, 33);
+
+    environment[0] = run->setting.environment[0];
+    environment[1] = doomed ? stop : NULL;
+    environment[2] = NULL;
+    snprintf(stop, room, "BOUNCEIO_TEST_STOP=*#%llu:kill",
+             (unsigned long long)(1 + random_below(&run->random, UINT64_C(1) << random_below(&run->random, longest))));
+    return doomed;
+}
+
 static void start_writer(struct run *run, unsigned process)
 {
+    char stop[64];
+    const char *environment[3];
+    struct setting setting = run->setting;
+
+    setting.environment = environment;
+    if (doom(run, environment, stop, sizeof(stop), 16))
+        run->doomed |= 1U << process;
     run->workers[process] = worker_start(
-        &run->setting,
+        &setting,
         (const char *const[]){"--write", run->ledger_number, run->path, number(process * THREADS), number(run->threads),
                               number(random_next(&run->random)), number(run->habits), "0", NULL});
 }
@@ -145,6 +165,11 @@ static bool kill_some(struct run *run)
         victims = (unsigned)random_next(&run->random);
     if (random_chance(&run->random, 40))
         victims = there;
+    victims |= run->doomed;
+    for (unsigned i = 0; i < PROCESSES; i++)
+        if (run->doomed & (1U << i))
+            total.at_steps += worker_wait_gone(&run->workers[i], PATIENCE_MS);
+    run->doomed = 0;
     for (unsigned i = 0; i < PROCESSES; i++)
         if (victims & (1U << i))
             kill(run->workers[i].pid, SIGKILL);
@@ -182,7 +207,7 @@ static void wait_for_a_moment(struct run *run)
         for (unsigned i = 0; i < PROCESSES; i++) {
             uint64_t done = atomic_load(&run->ledger->actors[i * THREADS].done);
 
-            for (unsigned tries = 0; run->workers[i].pid && tries < 4000; tries++) {
+            for (unsigned tries = 0; run->workers[i].pid && !(run->doomed & (1U << i)) && tries < 4000; tries++) {
                 if (atomic_load(&run->ledger->actors[i * THREADS].done) != done)
                     break;
                 sleep_us(500);
@@ -287,10 +312,12 @@ static int torture(void)
         if (!run_file(&fs[index % count], index, left < ROUNDS_OF_A_RUN ? left : ROUNDS_OF_A_RUN, seed))
             return EXIT_FAILURE;
     }
-    printf("%u kills in %.0f s: %u blocks had a request in flight, %u readings of acknowledged blocks verified, %u "
+    printf("%u kills in %.0f s, %u processes at a step of the protocol: %u blocks had a request in flight, %u readings "
+           "of acknowledged blocks verified, %u "
            "recoveries "
            "killed, %u flips found\n",
-           total.kills, seconds_now() - begin, total.dead_blocks, total.known, total.recoveries_killed, total.flips);
+           total.kills, seconds_now() - begin, total.at_steps, total.dead_blocks, total.known, total.recoveries_killed,
+           total.flips);
     return EXIT_SUCCESS;
 }
 
