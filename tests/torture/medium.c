@@ -14,6 +14,7 @@
 
 #include "support/sequence.h"
 #include "torture/control.h"
+#include "torture/disk.h"
 
 enum { ATTEMPTS = 200, HOST_MEGABYTES = 8 << 10 };
 
@@ -118,16 +119,20 @@ void media_close(struct media *media)
 }
 
 void medium_new(struct medium *medium, const struct media *media, const char *name, const char *kind,
-                unsigned megabytes, bool sectors)
+                unsigned megabytes, bool sectors, bool loses)
 {
     medium->sectors = sectors;
+    char disk_name[64];
+
+    snprintf(disk_name, sizeof(disk_name), "%s-disk", name);
     snprintf(medium->kind, sizeof(medium->kind), "%s", kind);
     snprintf(medium->image, sizeof(medium->image), "%s", path_in(media->host, name));
     snprintf(medium->mounted, sizeof(medium->mounted), "%s", path_in(media->root, name));
     snprintf(medium->home, sizeof(medium->home), "%s", path_in(medium->mounted, "home"));
     make_image(kind, sectors, medium->image, megabytes);
+    medium->disk = loses ? disk_new(medium->image, path_in(media->root, disk_name), sectors ? SECTOR : BLOCK) : NULL;
     mkdir(medium->mounted, 0700);
-    if (!medium_mount(medium, medium->image))
+    if (!medium_mount(medium, medium->disk ? path_in(path_in(media->root, disk_name), "disk") : medium->image))
         support_die("cannot mount a new %s", kind);
     mkdir(medium->home, 0700);
     if (strcmp(kind, "btrfs-nocow") == 0)
@@ -139,8 +144,12 @@ void medium_new(struct medium *medium, const struct media *media, const char *na
     close(fd);
 }
 
-void medium_clone(const struct medium *medium, const char *to)
+void medium_clone(const struct medium *medium, const char *to, struct random *random)
 {
+    if (medium->disk) {
+        disk_cut(medium->disk, to, random);
+        return;
+    }
     int from_fd = open(medium->image, O_RDONLY | O_CLOEXEC);
     int to_fd = open(to, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
@@ -150,9 +159,13 @@ void medium_clone(const struct medium *medium, const char *to)
     close(to_fd);
 }
 
-void medium_unmount(const struct medium *medium)
+void medium_unmount(struct medium *medium)
 {
     unmount(medium->mounted);
+    /* A clone is mounted without. */
+    if (medium->disk)
+        disk_free(medium->disk);
+    medium->disk = NULL;
 }
 
 bool medium_mount(const struct medium *medium, const char *image)

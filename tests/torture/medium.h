@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "support/support.h"
+
 enum { MEDIUM_PATH = 256 };
 
 /* Where images lie. */
@@ -19,9 +21,11 @@ struct media {
     char host[MEDIUM_PATH]; /* the file system with reflinks */
 };
 
+struct disk;
 struct medium {
-    bool sectors;  /* of 512 bytes instead of 4,096: without direct I/O to the image, see medium_new */
-    char kind[16]; /* "ext4", "xfs" or "btrfs-nocow" */
+    struct disk *disk; /* with a volatile cache, or NULL */
+    bool sectors;      /* of 512 bytes instead of 4,096: without direct I/O to the image, see medium_new */
+    char kind[16];     /* "ext4", "xfs" or "btrfs-nocow" */
     char image[MEDIUM_PATH];
     char mounted[MEDIUM_PATH]; /* mount point */
     char home[MEDIUM_PATH];    /* directory in it to work in */
@@ -34,14 +38,15 @@ void media_close(struct media *media);
 /*
  * Make a file system of `megabytes` and mount it; `name` is unique among those that are mounted. A device with sectors of 512 bytes goes
  * through the page cache of its image: direct writes of parts of blocks that are shared with a clone fail now and then (Linux 6.18).
+ * `loses`: what was not flushed may be lost when the power fails (disk.h).
  */
 void medium_new(struct medium *medium, const struct media *media, const char *name, const char *kind,
-                unsigned megabytes, bool sectors);
+                unsigned megabytes, bool sectors, bool loses);
 
 /* What the device holds now, as `to` beside the image. */
-void medium_clone(const struct medium *medium, const char *to);
+void medium_clone(const struct medium *medium, const char *to, struct random *random);
 
-void medium_unmount(const struct medium *medium);
+void medium_unmount(struct medium *medium);
 /* Mount `image` (a clone) where the medium was. @return false when the file system cannot be mounted. */
 bool medium_mount(const struct medium *medium, const char *image);
 

@@ -6,6 +6,8 @@
  * The store lies on the same device, or on another one; then the workload is frozen while both are cloned, with no thread in a
  * system call: the two are what one instant left.
  *
+ * Some devices have a volatile cache, of which a cut leaves any part (disk.h).
+ *
  * TORTURE_CUTS: how many (200). BOUNCEIO_TEST_SEED repeats the choices, though not the moments.
  */
 #include <fcntl.h>
@@ -52,6 +54,7 @@ struct story {
     struct media *media;
     struct medium data, store;
     bool apart; /* the store has a device of its own */
+    bool loses; /* what was not flushed */
     struct ledger *ledger;
     int ledger_fd;
     char path[512], store_path[512];
@@ -64,7 +67,7 @@ struct story {
 };
 
 static struct {
-    unsigned cuts, flips, image_flips, known, recovered, suspect, recent, lagging, steps, steps_missed;
+    unsigned cuts, flips, image_flips, known, recovered, suspect, recent, lagging, losses, steps, steps_missed;
 } total;
 
 #define require(condition, ...)                                                                                        \
@@ -148,10 +151,10 @@ static void cut_power(struct story *story, bool still)
 
     mapfile_regions(story->store_path, cut->before, REGIONS);
     if (story->apart && store_first)
-        medium_clone(&story->store, cut->store);
-    medium_clone(&story->data, cut->data);
+        medium_clone(&story->store, cut->store, &story->random);
+    medium_clone(&story->data, cut->data, &story->random);
     if (story->apart && !store_first)
-        medium_clone(&story->store, cut->store);
+        medium_clone(&story->store, cut->store, &story->random);
     mapfile_regions(story->store_path, cut->after, REGIONS);
     struct ledger *after = copy_of(story->ledger);
 
@@ -356,6 +359,7 @@ static bool check_mounted(struct story *story, struct cut *cut)
 static bool check_cut(struct story *story, struct cut *cut)
 {
     total.cuts++;
+    total.losses += story->loses;
     require(medium_mount(&story->data, cut->data), "cannot mount the clone");
     require(!story->apart || medium_mount(&story->store, cut->store), "cannot mount the store's clone");
     bool fine = check_mounted(story, cut);
@@ -403,12 +407,13 @@ static void prepare(struct story *story, struct media *media, unsigned index, ui
     story->habits |= random_chance(&story->random, 75) ? HABIT_STAY : 0;
     story->habits |= random_chance(&story->random, 30) ? HABIT_PUNCH : 0;
     story->habits |= random_chance(&story->random, 15) ? HABIT_RESIZE : 0;
+    story->loses = random_chance(&story->random, 60) && access("/dev/fuse", W_OK) == 0;
     story->processes = 1 + (unsigned)random_below(&story->random, PROCESSES);
     story->threads = 1 + (unsigned)random_below(&story->random, THREADS);
-    medium_new(&story->data, media, "data", kind, DATA_MEGABYTES, story->habits & HABIT_PARTIAL);
+    medium_new(&story->data, media, "data", kind, DATA_MEGABYTES, story->habits & HABIT_PARTIAL, story->loses);
     if (story->apart)
         medium_new(&story->store, media, "store", index % 2 ? "xfs" : "ext4", STORE_MEGABYTES,
-                   random_chance(&story->random, 50));
+                   random_chance(&story->random, 50), story->loses);
     snprintf(story->path, sizeof(story->path), "%s/file", story->data.home);
     snprintf(story->store_path, sizeof(story->store_path), "%s/store",
              story->apart ? story->store.home : story->data.home);
@@ -499,8 +504,9 @@ static bool tell(struct media *media, unsigned index, unsigned cuts, uint64_t se
             medium_remove(cut->store);
     }
     if (!fine)
-        printf("story %u on %s, store %s: habits %x, %u processes of %u threads, %s\n", index, story.data.kind,
-               story.apart ? story.store.kind : "on it", story.habits, story.processes, story.threads,
+        printf("story %u on %s%s, store %s: habits %x, %u processes of %u threads, %s\n", index, story.data.kind,
+               story.loses ? " with a volatile cache" : "", story.apart ? story.store.kind : "on it", story.habits,
+               story.processes, story.threads,
                at_steps              ? "cut at steps"
                : story.setting.steps ? "steps"
                                      : "release");
@@ -526,12 +532,14 @@ static int torture(void)
     media_close(&media);
     if (!fine)
         return EXIT_FAILURE;
-    printf("%u cuts in %.0f s, %u of them at steps: %u acknowledged blocks outside dirty regions verified, %u blocks "
+    printf("%u cuts in %.0f s, %u of them at steps, %u of a volatile cache: %u acknowledged blocks outside dirty "
+           "regions verified, %u blocks "
            "recovered, "
            "%u suspect regions (%u had been written recently, %u had just become clean), %u flips found, %u in the "
            "image\n",
-           total.cuts, seconds_now() - begin, total.steps - total.steps_missed, total.known, total.recovered,
-           total.suspect, total.recent, total.lagging, total.flips + total.image_flips, total.image_flips);
+           total.cuts, seconds_now() - begin, total.steps - total.steps_missed, total.losses, total.known,
+           total.recovered, total.suspect, total.recent, total.lagging, total.flips + total.image_flips,
+           total.image_flips);
     return EXIT_SUCCESS;
 }
 
