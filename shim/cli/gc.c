@@ -196,8 +196,8 @@ static void print_count(uint64_t count, const char *what)
 static void print_report(const struct gc *gc)
 {
     char text[COUNT_TEXT], bytes[SIZE_TEXT];
-    printf("%s maps looked at, %s%s given back\n", count_text(text, gc->maps), size_text(bytes, (double)gc->bytes),
-           gc->dry_run ? " would be" : "");
+    printf("%s map%s looked at, %s%s given back\n", count_text(text, gc->maps), gc->maps == 1 ? "" : "s",
+           size_text(bytes, (double)gc->bytes), gc->dry_run ? " would be" : "");
     print_count(gc->removed, "removed: their files are gone");
     print_count(gc->in_use, "in use");
     print_count(gc->absent, "kept: their file system is not mounted here");

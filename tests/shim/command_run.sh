@@ -28,6 +28,19 @@ output_that_cannot_be_written_is_status_2() {
     is "$(status_of bash -c '"$0" --help >/dev/full' "$command")" 2
 }
 
+# on_a_terminal COMMAND...: what it prints there.
+on_a_terminal() { python3 -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) != 0)' "$@"; }
+
+progress_is_shown_on_a_terminal_only() {
+    write_file file 4096
+    on_a_terminal "$command" scrub file >seen
+    grep -q 'scrub \[[#.]*\] *[0-9]*%.* of 16 MiB .*/s .* left' seen
+    "$command" scrub file >seen 2>&1
+    is "$(grep -c "$(printf '\r')" seen || true)" 0
+    on_a_terminal "$command" scrub --quiet file >seen
+    is "$(grep -c '%' seen || true)" 0
+}
+
 # Sanitizers' runtimes must come first in LD_PRELOAD, and are not what a user has.
 [ -z "${BOUNCEIO_TEST_SANITIZER:-}" ] || { echo "skipped: needs a library without sanitizer"; exit 77; }
 
@@ -123,7 +136,7 @@ library_whose_path_cannot_be_preloaded_is_refused() {
 }
 
 run_tests once help_names_every_command version_is_that_of_the_library wrong_usage_is_status_2 \
-    output_that_cannot_be_written_is_status_2 program_runs_under_the_shim program_s_status_is_its_own \
+    output_that_cannot_be_written_is_status_2 progress_is_shown_on_a_terminal_only program_runs_under_the_shim program_s_status_is_its_own \
     what_cannot_be_run_is_126_or_127 failure_of_our_own_is_125 options_after_the_program_are_its_own \
     options_become_variables other_preloaded_libraries_stay_and_the_shim_comes_once \
     command_does_not_run_under_the_shim_itself program_that_cannot_be_reached_is_warned_of \
