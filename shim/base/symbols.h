@@ -112,6 +112,7 @@
     X(int, pthread_create,                                                                                             \
       (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument),                  \
       (thread, attributes, start, argument))                                                                           \
+    X(void, pthread_exit, (void *value), (value))                                                                      \
     X(void, longjmp, (struct __jmp_buf_tag * target, int value), (target, value))                                      \
     X(void, __longjmp_chk, (struct __jmp_buf_tag * target, int value), (target, value))                                \
     X(int, setcontext, (const ucontext_t *target), (target))                                                           \

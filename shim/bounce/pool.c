@@ -249,10 +249,12 @@ int pool_prepare(void)
 
 static void fill_extent(struct extent *extent, struct reservation *reservation, uint32_t first, uint32_t pages)
 {
-    extent->base = reservation->pages + (size_t)first * POOL_PAGE;
     extent->pages = pages;
     extent->first = (int32_t)first;
     extent->generation = reservation->generation;
+    /* Last: whoever jumps out of us finds an extent that is whole, or none. */
+    atomic_signal_fence(memory_order_seq_cst);
+    extent->base = reservation->pages + (size_t)first * POOL_PAGE;
 }
 
 /* The lowest `pages` (1 .. 64) set bits in a row, as a mask; 0 when there are none. */
@@ -366,10 +368,11 @@ static int take_mapping(struct extent *extent, size_t pages)
         return -ENOMEM;
     raw(SYS_madvise, base, length, MADV_DONTFORK);
     raw(SYS_madvise, base, length, MADV_DONTDUMP);
-    extent->base = (void *)base;
     extent->pages = (uint32_t)pages;
     extent->first = -1;
     extent->generation = generation_now();
+    atomic_signal_fence(memory_order_seq_cst);
+    extent->base = (void *)base;
     stats_add(STAT_pool_overflows, 1);
     return 0;
 }
@@ -422,13 +425,16 @@ static bool is_ours(const struct extent *extent)
 
 void pool_give(struct extent *extent)
 {
-    if (is_ours(extent)) {
-        if (extent->first >= 0)
-            give_pages(extent);
-        else
-            raw(SYS_munmap, extent->base, (size_t)extent->pages * POOL_PAGE);
-    }
+    const struct extent given = *extent;
+    /* First: whoever jumps out of us must not give it back again. */
     extent->base = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (is_ours(&given)) {
+        if (given.first >= 0)
+            give_pages(&given);
+        else
+            raw(SYS_munmap, given.base, (size_t)given.pages * POOL_PAGE);
+    }
 }
 
 void pool_leak(struct extent *extent)

@@ -16,14 +16,34 @@ void word_count_down(_Atomic uint64_t *pending)
 void announce_open(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
                    enum flight_kind kind, enum flight_transport transport, bool nowait)
 {
-    *announcement = (struct announcement){.map = map, .nowait = nowait};
-    announcement->flight = flight_enter(map->id, first, blocks, kind, transport);
+    *announcement = (struct announcement){.flight = FLIGHT_NONE, .nowait = nowait};
+    atomic_signal_fence(memory_order_seq_cst);
+    announcement->map = map;
+    flight_enter_as(&announcement->flight, map->id, first, blocks, kind, transport);
 }
 
 void announce_close(struct announcement *announcement)
 {
-    flight_leave(announcement->flight);
+    /* Disowned first: an entry is never left twice. */
     announcement->map = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    flight_leave(announcement->flight);
+}
+
+void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks)
+{
+    uint64_t run;
+    struct map *map = announcement->map;
+    if (!map)
+        return;
+    for (uint64_t block = first; block < first + blocks; block++) {
+        struct block_words *words = map_words(map, block, &run);
+        uint64_t current = words ? atomic_load(&words->current) : WORD_UNKNOWN;
+        while (current != WORD_UNKNOWN && current != WORD_POISON &&
+               !atomic_compare_exchange_weak(&words->current, &current, WORD_UNKNOWN))
+            ;
+    }
+    announce_close(announcement);
 }
 
 /* The word is not idle, and no live request was seen over the block: take it over, if that is still so. @return sole owner? */

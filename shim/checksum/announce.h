@@ -41,6 +41,12 @@ void announce_forget(const struct announcement *announcement, uint64_t first, ui
 /* Leave the in-flight table. */
 void announce_close(struct announcement *announcement);
 
+/*
+ * A request was jumped out of, at any point after *announcement was all zero: its blocks become unknown (0 blocks: what is recorded of them
+ * stands), and it leaves the table. Pending words stay, as orphans: which of them are still ours cannot be told.
+ */
+void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks);
+
 /* A block of which only a part is written. */
 struct edge {
     uint64_t block;

@@ -26,11 +26,13 @@ static void raise_high(struct session_file *self, uint64_t entries)
         ;
 }
 
-int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
-                 enum flight_transport transport)
+void flight_enter_as(int *entry, uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
+                     enum flight_transport transport)
 {
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
     unsigned start = first_choice();
+    int64_t now = window_now();
+    *entry = FLIGHT_NONE;
     for (unsigned i = 0; i < SESSION_FLIGHTS; i++) {
         unsigned index = (start + i) % SESSION_FLIGHTS;
         struct flight *flight = &self->flights[index];
@@ -45,15 +47,25 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
         atomic_store_explicit(&flight->map_id, map_id, memory_order_relaxed);
         atomic_store_explicit(&flight->first, first, memory_order_relaxed);
         atomic_store_explicit(&flight->blocks, blocks, memory_order_relaxed);
-        atomic_store_explicit(&flight->issued, window_now(), memory_order_relaxed);
+        atomic_store_explicit(&flight->issued, now, memory_order_relaxed);
         uint64_t ready = (state & ~UINT64_C(0xffff)) | (uint64_t)transport << 8 | (uint64_t)kind;
+        *entry = (int)index;
+        atomic_signal_fence(memory_order_seq_cst);
         STEP("enter in-flight");
         /* Sequentially consistent: before any compare-and-swap of a pending word. Pairs with `look`. */
         atomic_store(&flight->state, ready);
-        return (int)index;
+        return;
     }
     atomic_fetch_add(&self->flights_beyond, 1);
-    return FLIGHT_BEYOND;
+    *entry = FLIGHT_BEYOND;
+}
+
+int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
+                 enum flight_transport transport)
+{
+    int entry;
+    flight_enter_as(&entry, map_id, first, blocks, kind, transport);
+    return entry;
 }
 
 void flight_issue(int entry, int64_t now)
@@ -67,6 +79,8 @@ void flight_leave(int entry)
 {
     STEP("leave in-flight");
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
+    if (entry == FLIGHT_NONE)
+        return;
     if (entry == FLIGHT_BEYOND) {
         atomic_fetch_sub(&self->flights_beyond, 1);
         return;

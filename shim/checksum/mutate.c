@@ -12,23 +12,28 @@
 
 static void leave(struct mutation *mutation)
 {
+    struct map *map = mutation->map;
+    /* Disowned first: an entry is never left twice. */
+    mutation->map = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
     flight_leave(mutation->flight);
     STEP("lower count");
-    atomic_fetch_sub(&mutation->map->header->unsettled, 1);
-    mutation->map = NULL;
+    atomic_fetch_sub(&map->header->unsettled, 1);
 }
 
 int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
                 enum flight_transport transport, bool nowait)
 {
     struct map_header *header = map->header;
-    mutation->map = map;
+    mutation->flight = FLIGHT_NONE;
     STEP("raise count");
     /* Sequentially consistent: pairs with map_mutator_covers. */
     atomic_fetch_add(&header->unsettled, 1);
     atomic_fetch_add_explicit(&header->unsettled_generation, 1, memory_order_relaxed);
-    mutation->flight = flight_enter(map->id, first, blocks, FLIGHT_MUTATOR, transport);
     mutation->issued = window_now();
+    atomic_signal_fence(memory_order_seq_cst);
+    mutation->map = map;
+    flight_enter_as(&mutation->flight, map->id, first, blocks, FLIGHT_MUTATOR, transport);
     if (nowait && (map_is_behind(map) || !region_are_durable(map, first, blocks))) {
         leave(mutation);
         return -EAGAIN;

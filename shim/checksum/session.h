@@ -16,8 +16,8 @@
 
 #include "checksum/format.h"
 
-/* Handle of an in-flight entry: its index, or FLIGHT_BEYOND when the table was full. */
-enum { FLIGHT_BEYOND = -1 };
+/* Handle of an in-flight entry: its index, or FLIGHT_BEYOND when the table was full; FLIGHT_NONE: not entered. */
+enum { FLIGHT_BEYOND = -1, FLIGHT_NONE = -2 };
 
 /*
  * Open this process's session: the store, a slot, its file. Process lock held; idempotent.
@@ -28,6 +28,10 @@ int session_open(void);
 /* Enter a request into the table, visible to everybody when this returns (sequentially consistent). Never fails. */
 int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
                  enum flight_transport transport);
+
+/* The same; the handle is in *entry before anybody sees the request, for a clean-up that finds it there. FLIGHT_NONE until then. */
+void flight_enter_as(int *entry, uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
+                     enum flight_transport transport);
 /* It is about to reach the kernel, at `now`: what it does to the file's mtime it does from here on. */
 void flight_issue(int entry, int64_t now);
 void flight_leave(int entry);

@@ -9,6 +9,7 @@
 #include "base/step.h"
 #include "checksum/announce.h"
 #include "checksum/region.h"
+#include "engine/active.h"
 #include "engine/decide.h"
 
 enum { BATCH = 16 }; /* sums on the stack, which may be a signal's */
@@ -91,11 +92,18 @@ static ssize_t read_again(struct adoption *adoption, const struct announcement *
     return length;
 }
 
+/* A handler of the program's has jumped out of the adoption: what is recorded stands. */
+static void abandon(void *announcement)
+{
+    announce_abandon(announcement, 0, 0);
+}
+
 int adopt_blocks(struct adoption *adoption, uint64_t first, uint64_t blocks, const uint64_t *sums)
 {
     assert(blocks <= ADOPT_MOST);
     struct map *map = &adoption->view->file->map;
-    struct announcement announcement;
+    struct announcement announcement = {0};
+    struct active active;
     int error = cover(map, first, blocks);
     if (error != 0)
         return error;
@@ -106,11 +114,13 @@ int adopt_blocks(struct adoption *adoption, uint64_t first, uint64_t blocks, con
     if (wanted == 0)
         return 0;
     STEP("announce adoption");
+    active_open(&active, abandon, &announcement);
     announce_open(&announcement, map, first, blocks, FLIGHT_ADOPTION, TRANSPORT_BLOCKING, false);
     if (!region_are_durable(map, first, blocks))
         region_make_durable(map, first, blocks);
     announce_wanted(&announcement, first, blocks, wanted, sums);
     ssize_t length = read_again(adoption, &announcement, first, blocks, wanted, sums);
     announce_close(&announcement);
+    active_close(&active);
     return length < 0 ? (int)length : 0;
 }

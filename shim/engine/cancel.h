@@ -8,16 +8,21 @@
 
 #include <pthread.h>
 
+#include "engine/active.h"
+
 /*
- * Make `call`, during which the thread may be cancelled; `clean_up(argument)` is run if it is. For calls that may block, with something
- * of ours open around them.
+ * Make `call`, during which the thread may be cancelled, or a handler jump out of it; `clean_up(argument)` is run if that happens. For calls
+ * that may block, with something of ours open around them.
  */
 #define CANCEL_WITH(clean_up, argument, call)                                                                          \
     ({                                                                                                                 \
         __typeof__(call) cancel_result_;                                                                               \
-        pthread_cleanup_push(clean_up, argument);                                                                      \
+        struct active cancel_active_;                                                                                  \
+        active_open(&cancel_active_, clean_up, argument);                                                              \
+        pthread_cleanup_push(active_end_thread, NULL);                                                                 \
         cancel_result_ = (call);                                                                                       \
         pthread_cleanup_pop(0);                                                                                        \
+        active_close(&cancel_active_);                                                                                 \
         cancel_result_;                                                                                                \
     })
 
@@ -31,6 +36,14 @@ static inline struct cancel cancel_hold(void)
     pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before.type);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before.state);
     return before;
+}
+
+/* A handler jumps out of what holds it: restored, and acted on at the next cancellation point. */
+static inline void cancel_leave(struct cancel before)
+{
+    pthread_setcancelstate(before.state, NULL);
+    if (before.type != PTHREAD_CANCEL_DEFERRED)
+        pthread_setcanceltype(before.type, NULL);
 }
 
 static inline void cancel_restore(struct cancel before)

@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "base/stats.h"
-#include "bounce/pool.h"
 #include "checksum/question.h"
 #include "checksum/region.h"
 #include "checksum/window.h"
+#include "engine/active.h"
 #include "engine/adopt.h"
 #include "engine/issue.h"
 #include "engine/recover.h"
@@ -67,18 +67,29 @@ static enum decision count_adopted(const struct fd_view *view, uint64_t block)
     return DECIDED_OUTSIDE;
 }
 
+/* A handler of the program's has jumped out of the question: what is recorded stands. */
+static void abandon(void *announcement)
+{
+    announce_abandon(announcement, 0, 0);
+}
+
 /* One round of question and answer. `page` holds the block as re-read. */
 static enum verdict ask(const struct fd_view *view, uint64_t block, char *page, bool nowait, uint64_t *expected,
                         uint64_t *found)
 {
-    struct question question;
+    struct question question = {0};
+    struct active active;
+    active_open(&active, abandon, &question.announcement);
     enum verdict verdict = question_open(&question, &view->file->map, block, nowait);
-    if (verdict != VERDICT_SUSPECT)
+    if (verdict != VERDICT_SUSPECT) {
+        active_close(&active);
         return verdict;
+    }
     ssize_t length = decide_read_block(view, block, page, nowait);
     *expected = question.asked;
     *found = length < 0 ? 0 : block_sum(page, block);
     verdict = question_close(&question, *found);
+    active_close(&active);
     return length < 0 ? VERDICT_SUSPECT : verdict;
 }
 
@@ -114,11 +125,11 @@ static enum decision decide_with(const struct fd_view *view, const struct block_
 
 enum decision decide_block(const struct fd_view *view, const struct block_part *part, bool nowait)
 {
-    struct extent pages;
-    if (pool_take(&pages, BLOCK_SIZE, nowait) != 0)
+    struct active_pages pages;
+    if (active_take(&pages, BLOCK_SIZE, nowait) != 0)
         return nowait ? DECIDED_LATER : DECIDED_UNREADABLE;
-    enum decision decision = decide_with(view, part, nowait, pages.base);
-    pool_give(&pages);
+    enum decision decision = decide_with(view, part, nowait, pages.extent.base);
+    active_give(&pages);
     return decision;
 }
 

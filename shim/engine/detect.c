@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "base/stats.h"
-#include "bounce/pool.h"
+#include "engine/active.h"
 
 enum { FRAMES = 32 };
 
@@ -43,13 +43,13 @@ static __attribute__((noinline)) void report(const struct fd_view *view, size_t 
 
 void detect_change(const struct fd_view *view, struct cursor cursor, const char *data, size_t length, int64_t offset)
 {
-    struct extent page;
-    if (pool_take(&page, POOL_PAGE, false) != 0)
+    struct active_pages page;
+    if (active_take(&page, POOL_PAGE, false) != 0)
         return;
-    const char *now = page.base;
+    const char *now = page.extent.base;
     for (size_t at = 0; at < length; at += POOL_PAGE) {
         size_t piece = length - at < POOL_PAGE ? length - at : POOL_PAGE;
-        if (copy_gather(page.base, &cursor, piece) < piece)
+        if (copy_gather(page.extent.base, &cursor, piece) < piece)
             break;
         if (memcmp(now, data + at, piece) == 0)
             continue;
@@ -59,5 +59,5 @@ void detect_change(const struct fd_view *view, struct cursor cursor, const char 
         report(view, at + same, length, offset);
         break;
     }
-    pool_give(&page);
+    active_give(&page);
 }

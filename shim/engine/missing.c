@@ -5,19 +5,19 @@
 
 #include <errno.h>
 
-#include "bounce/pool.h"
+#include "engine/active.h"
 #include "engine/decide.h"
 #include "engine/issue.h"
 #include "engine/report.h"
 
 static void decide_missing(const struct fd_view *view, uint64_t block, bool nowait, struct tally *tally)
 {
-    struct extent page;
-    if (pool_take(&page, BLOCK_SIZE, nowait) != 0) {
+    struct active_pages page;
+    if (active_take(&page, BLOCK_SIZE, nowait) != 0) {
         tally->later = true;
         return;
     }
-    const struct block_part part = {.block = block, .bytes = page.base, .length = BLOCK_SIZE};
+    const struct block_part part = {.block = block, .bytes = page.extent.base, .length = BLOCK_SIZE};
     switch (decide_block(view, &part, nowait)) {
     case DECIDED_DAMAGED:
         tally->damaged++;
@@ -34,7 +34,7 @@ static void decide_missing(const struct fd_view *view, uint64_t block, bool nowa
     default:
         break; /* zeros are what it should hold; or it has been written meanwhile */
     }
-    pool_give(&page);
+    active_give(&page);
 }
 
 void missing_count(const struct fd_view *view, int64_t begin, int64_t end, bool nowait, struct tally *tally)

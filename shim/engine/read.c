@@ -9,7 +9,7 @@
 #include "base/config.h"
 #include "base/stats.h"
 #include "bounce/copy.h"
-#include "bounce/pool.h"
+#include "engine/active.h"
 #include "engine/issue.h"
 #include "engine/missing.h"
 #include "engine/recover.h"
@@ -76,24 +76,24 @@ static int verify_part(const struct part *part, struct extent *pages, ssize_t le
 /* Read through pages. */
 static ssize_t read_bounced(const struct part *part, const struct offset_use *use)
 {
-    struct extent pages;
+    struct active_pages pages;
     const struct fd_view *view = part->view;
     /* One page beyond the data: scratch for blocks of which only a part is read. */
     size_t bytes = (part->length + POOL_PAGE - 1) / POOL_PAGE * POOL_PAGE;
     bool whole = part->length % BLOCK_SIZE == 0 && part->offset >= 0 && part->offset % BLOCK_SIZE == 0;
-    int error = pool_take(&pages, whole ? bytes : bytes + POOL_PAGE, is_nowait(part));
+    int error = active_take(&pages, whole ? bytes : bytes + POOL_PAGE, is_nowait(part));
     if (error != 0)
         return error;
-    ssize_t result = issue_read(view->fd, pages.base, part->length, part->offset, part->transfer->flags);
+    ssize_t result = issue_read(view->fd, pages.extent.base, part->length, part->offset, part->transfer->flags);
     if (result > 0) {
         ssize_t length = result;
-        error = file_has_map(view->file) ? verify_part(part, &pages, length, use) : 0;
+        error = file_has_map(view->file) ? verify_part(part, &pages.extent, length, use) : 0;
         stats_add(STAT_bytes_bounced, (uint64_t)length);
         if (error != 0)
             move_back(part, use, length);
-        result = error != 0 ? error : copy_out(part, pages.base, (size_t)length, use);
+        result = error != 0 ? error : copy_out(part, pages.extent.base, (size_t)length, use);
     }
-    pool_give(&pages);
+    active_give(&pages);
     return result;
 }
 
@@ -193,17 +193,17 @@ static ssize_t read_parts(const struct fd_view *view, const struct transfer *tra
 ssize_t transfer_read(const struct fd_view *view, const struct transfer *transfer)
 {
     const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
-    struct offset_use use = {0};
+    struct active_offset held = {0};
     ssize_t result = 0;
 
     stats_add(STAT_direct_reads, 1);
     if (!nowait && file_has_map(view->file) && recover_is_due(view->file))
         recover(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
-        result = offset_enter(&use, view->offset, nowait);
+        result = active_enter(&held, view->offset, nowait);
     if (result == 0) {
-        result = read_parts(view, transfer, &use);
-        offset_leave(&use);
+        result = read_parts(view, transfer, &held.use);
+        active_exit(&held);
     }
     if (result > 0)
         stats_add(STAT_bytes_read, (uint64_t)result);

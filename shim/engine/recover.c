@@ -7,9 +7,9 @@
 #include <fcntl.h>
 
 #include "base/raw.h"
-#include "bounce/pool.h"
 #include "checksum/settle.h"
 #include "checksum/window.h"
+#include "engine/active.h"
 #include "engine/decide.h"
 #include "engine/issue.h"
 
@@ -50,18 +50,18 @@ static int64_t modified_of(const struct settle_file *file)
 
 static void settle(const struct fd_view *view)
 {
-    struct extent page;
-    if (pool_take(&page, BLOCK_SIZE, false) != 0)
+    struct active_pages page;
+    if (active_take(&page, BLOCK_SIZE, false) != 0)
         return;
     const struct reach reach = {
         .file = {.sum = sum_of, .barrier = wait_for_direct_io, .modified = modified_of},
         .view = view,
-        .page = page.base,
+        .page = page.extent.base,
     };
     /* A descriptor that nothing can be read by: somebody else's turn. */
     if (sum_of(&reach.file, 0) != WORD_UNKNOWN)
         settle_map(&view->file->map, &reach.file);
-    pool_give(&page);
+    active_give(&page);
 }
 
 void recover_now(const struct fd_view *view)

@@ -9,8 +9,8 @@
 
 #include "base/process.h"
 #include "base/raw.h"
-#include "bounce/pool.h"
 #include "checksum/store.h"
+#include "engine/active.h"
 #include "engine/issue.h"
 #include "engine/missing.h"
 #include "engine/recover.h"
@@ -30,13 +30,13 @@ static void add_tally(struct bounceio_verify_result *result, const struct tally 
 /* Whole blocks from `offset` to `end` (bytes; the file may end before). */
 static int survey(const struct fd_view *view, int64_t offset, int64_t end, struct bounceio_verify_result *result)
 {
-    struct extent pages;
+    struct active_pages pages;
     if (recover_is_due(view->file))
         recover(view);
-    int error = pool_take(&pages, SURVEY_PIECE + POOL_PAGE, false);
+    int error = active_take(&pages, SURVEY_PIECE + POOL_PAGE, false);
     if (error != 0)
         return error;
-    char *data = pages.base;
+    char *data = pages.extent.base;
     while (offset < end) {
         size_t piece = end - offset < SURVEY_PIECE ? (size_t)(end - offset) : SURVEY_PIECE;
         ssize_t length = issue_read(view->fd, data, piece, offset, 0);
@@ -58,7 +58,7 @@ static int survey(const struct fd_view *view, int64_t offset, int64_t end, struc
         if (readout.at_end)
             break;
     }
-    pool_give(&pages);
+    active_give(&pages);
     if (error == 0 && offset < end) {
         struct tally missing = {0};
         missing_count(view, offset, end, false, &missing);

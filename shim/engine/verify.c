@@ -8,8 +8,8 @@
 
 #include "base/config.h"
 #include "base/stats.h"
-#include "bounce/pool.h"
 #include "checksum/question.h"
+#include "engine/active.h"
 #include "engine/adopt.h"
 #include "engine/decide.h"
 #include "engine/report.h"
@@ -40,11 +40,11 @@ static void note_meetings(struct map *map, uint64_t first, uint64_t blocks)
 static void meet_unknown(const struct fd_view *view, uint64_t first, uint64_t blocks, const uint64_t *sums, bool nowait)
 {
     note_meetings(&view->file->map, first, blocks);
-    struct extent pages;
-    if (!config.adopt || nowait || pool_take(&pages, blocks * BLOCK_SIZE, false) != 0)
+    struct active_pages pages;
+    if (!config.adopt || nowait || active_take(&pages, blocks * BLOCK_SIZE, false) != 0)
         return;
-    adopt_blocks(&(struct adoption){.view = view, .room = pages.base}, first, blocks, sums);
-    pool_give(&pages);
+    adopt_blocks(&(struct adoption){.view = view, .room = pages.extent.base}, first, blocks, sums);
+    active_give(&pages);
 }
 
 static void settle(const struct readout *readout, const struct block_part *part, uint64_t sum, struct tally *tally)

@@ -16,6 +16,7 @@
 #include "checksum/announce.h"
 #include "checksum/region.h"
 #include "checksum/window.h"
+#include "engine/active.h"
 #include "engine/decide.h"
 #include "engine/detect.h"
 #include "engine/issue.h"
@@ -177,13 +178,15 @@ static int prepare_edges(struct chunk *chunk)
     bool head = begin % BLOCK_SIZE != 0, tail = end % BLOCK_SIZE != 0;
     if (chunk->length == 0 || !(head || tail))
         return 0;
-    struct extent page;
-    int error = pool_take(&page, BLOCK_SIZE, is_nowait(chunk));
-    if (error == 0 && head)
-        error = prepare_edge(chunk, begin / BLOCK_SIZE, page.base);
+    struct active_pages page;
+    int error = active_take(&page, BLOCK_SIZE, is_nowait(chunk));
+    if (error != 0)
+        return error;
+    if (head)
+        error = prepare_edge(chunk, begin / BLOCK_SIZE, page.extent.base);
     if (error == 0 && tail && !(head && begin / BLOCK_SIZE == end / BLOCK_SIZE))
-        error = prepare_edge(chunk, end / BLOCK_SIZE, page.base);
-    pool_give(&page);
+        error = prepare_edge(chunk, end / BLOCK_SIZE, page.extent.base);
+    active_give(&page);
     return error;
 }
 
@@ -402,6 +405,20 @@ static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor
     return result;
 }
 
+/* A handler of the program's has jumped out of the request: the system call, if it was made, is over. */
+static void abandon(void *argument)
+{
+    struct chunk *chunk = argument;
+    landing_close(&chunk->landing, -EIO, 0);
+    if (chunk->announcement.map) {
+        if (chunk->issued != 0)
+            window_renew(chunk->announcement.map, chunk->issued);
+        announce_abandon(&chunk->announcement, blocks_first(chunk->offset),
+                         blocks_count(chunk->offset, chunk->offset + (int64_t)chunk->asked));
+    }
+    pool_give(&chunk->pages);
+}
+
 static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked)
 {
     bool by_file_offset = asked == TRANSFER_FILE_OFFSET && chunk->accounting == ACCOUNT_ANNOUNCED;
@@ -410,8 +427,13 @@ static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t a
         by_file_offset = false;
     }
     const struct cursor start = *cursor;
-    int error = prepare(chunk, cursor);
-    return error != 0 ? error : carry_out(chunk, asked, &start, by_file_offset ? chunk->use : NULL);
+    struct active active;
+    active_open(&active, abandon, chunk);
+    ssize_t result = prepare(chunk, cursor);
+    if (result == 0)
+        result = carry_out(chunk, asked, &start, by_file_offset ? chunk->use : NULL);
+    active_close(&active);
+    return result;
 }
 
 /* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
@@ -451,17 +473,17 @@ static ssize_t write_chunks(const struct fd_view *view, const struct transfer *t
 ssize_t transfer_write(const struct fd_view *view, const struct transfer *transfer)
 {
     const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
-    struct offset_use use = {0};
+    struct active_offset held = {0};
     ssize_t result = 0;
 
     stats_add(STAT_direct_writes, 1);
     if (file_has_map(view->file) && !nowait)
         look_before_write(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
-        result = offset_enter(&use, view->offset, nowait);
+        result = active_enter(&held, view->offset, nowait);
     if (result == 0) {
-        result = write_chunks(view, transfer, &use);
-        offset_leave(&use);
+        result = write_chunks(view, transfer, &held.use);
+        active_exit(&held);
     }
     if (result > 0)
         stats_add(STAT_bytes_written, (uint64_t)result);

@@ -62,18 +62,10 @@ static bool resolve_offset(const struct rw_call *call, int64_t *offset)
     return call->offset >= 0;
 }
 
-struct watched_write {
-    struct landing *landing;
-    const struct fd_view *view;
-};
-
-/* The thread was cancelled in the real call. */
-static void clean_up_watched(void *argument)
+/* The thread was cancelled in the real call, or a handler jumped out of it. */
+static void clean_up_watched(void *landing)
 {
-    const struct watched_write *cancelled = argument;
-    struct fd_view view = *cancelled->view;
-    landing_close(cancelled->landing, -EIO, 0);
-    fd_view_close(&view);
+    landing_close(landing, -EIO, 0);
 }
 
 /* A buffered write on a file that has a map. The real call is a cancellation point, as it is without us. */
@@ -84,9 +76,8 @@ static ssize_t write_watched(const struct fd_view *view, const struct rw_call *c
     const bool nowait = (call->flags & RWF_NOWAIT) != 0;
     if (landing_open(&landing, view, offset, length, landing_appends(view, call->flags), nowait, NULL) != 0)
         return with_errno(-EAGAIN);
-    struct watched_write cancelled = {.landing = &landing, .view = view};
     cancel_restore(*cancel);
-    ssize_t result = CANCEL_WITH(clean_up_watched, &cancelled, pass_on(call));
+    ssize_t result = CANCEL_WITH(clean_up_watched, &landing, pass_on(call));
     int error = errno;
     *cancel = cancel_hold();
     landing_close(&landing, result < 0 ? -error : result, call->flags);
@@ -118,16 +109,23 @@ static ssize_t with_buffer(const struct fd_view *view, const struct rw_call *cal
     return carry_out(view, call, &transfer, cancel);
 }
 
+static void clean_up_vector(void *vector)
+{
+    vector_end(vector);
+}
+
 /* An array of buffers. */
 static ssize_t with_vector(const struct fd_view *view, const struct rw_call *call, int64_t offset,
                            struct cancel *cancel)
 {
-    struct vector vector;
+    struct vector vector = {.pages.base = NULL};
+    struct active active;
+    active_open(&active, clean_up_vector, &vector);
     int error = vector_begin(&vector, call->vector, call->count, (call->flags & RWF_NOWAIT) != 0);
-    if (error == -EINVAL)
-        return pass_on(call);
-    if (error != 0)
-        return with_errno(error);
+    if (error != 0) {
+        active_close(&active);
+        return error == -EINVAL ? pass_on(call) : with_errno(error);
+    }
     const struct transfer transfer = {.vector = vector.segments,
                                       .segments = vector.count,
                                       .length = vector.length,
@@ -135,23 +133,43 @@ static ssize_t with_vector(const struct fd_view *view, const struct rw_call *cal
                                       .flags = call->flags};
     ssize_t result = carry_out(view, call, &transfer, cancel);
     vector_end(&vector);
+    active_close(&active);
     return result;
+}
+
+struct held_view {
+    struct fd_view view;
+    const struct cancel *cancel;
+};
+
+/* A handler has jumped out of the request. */
+static void clean_up_view(void *argument)
+{
+    struct held_view *held = argument;
+    fd_view_close(&held->view);
+    cancel_leave(*held->cancel);
 }
 
 static ssize_t with_view(const struct rw_call *call, int64_t offset, struct cancel *cancel, bool *passes)
 {
-    struct fd_view view;
-    if (fd_view_open(&view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0)
+    struct held_view held = {.cancel = cancel};
+    struct active active;
+    active_open(&active, clean_up_view, &held);
+    if (fd_view_open(&held.view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0) {
+        active_close(&active);
         return with_errno(-EAGAIN);
+    }
     ssize_t result = 0;
-    *passes = view.state == FD_PLAIN || view.state == FD_EXCLUDED || (view.state == FD_WATCHED && !call->is_write);
-    if (view.state == FD_EXCLUDED)
+    const struct fd_view *view = &held.view;
+    *passes = view->state == FD_PLAIN || view->state == FD_EXCLUDED || (view->state == FD_WATCHED && !call->is_write);
+    if (view->state == FD_EXCLUDED)
         stats_add(STAT_passed_through, 1);
     if (!*passes)
-        result = call->buffer_is_vector ? with_vector(&view, call, offset, cancel)
-                                        : with_buffer(&view, call, offset, cancel);
+        result =
+            call->buffer_is_vector ? with_vector(view, call, offset, cancel) : with_buffer(view, call, offset, cancel);
     int error = errno;
-    fd_view_close(&view);
+    fd_view_close(&held.view);
+    active_close(&active);
     errno = error;
     return result;
 }

@@ -120,12 +120,16 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
 
 void fd_view_close(struct fd_view *view)
 {
-    if (view->file)
-        file_release(view->file);
-    if (view->offset)
-        offset_release(view->offset);
+    struct file *file = view->file;
+    struct offset *offset = view->offset;
+    /* First: whoever jumps out of us must not release them again. */
     view->file = NULL;
     view->offset = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (file)
+        file_release(file);
+    if (offset)
+        offset_release(offset);
 }
 
 void fd_opened(int fd, int flags, bool shared)

@@ -85,7 +85,7 @@ static void wait_for_the_first(struct offset *offset)
 
 int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
 {
-    *use = (struct offset_use){.offset = offset};
+    *use = (struct offset_use){0};
     if (!offset)
         return 0;
     if (nowait && atomic_load(&offset->users) > 0 && !atomic_load(&offset->shared))
@@ -93,6 +93,8 @@ int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
     use->seeks = atomic_load(&offset->seeks);
     use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
     bool alone = atomic_fetch_add(&offset->users, 1) == 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    use->offset = offset;
     if (offset->forks != atomic_load(&forks))
         atomic_store(&offset->shared, true);
     if (alone)
@@ -106,8 +108,12 @@ int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
 
 void offset_leave(struct offset_use *use)
 {
-    if (use->offset)
-        atomic_fetch_sub(&use->offset->users, 1);
+    struct offset *offset = use->offset;
+    /* First: whoever jumps out of us must not leave it again. */
+    use->offset = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (offset)
+        atomic_fetch_sub(&offset->users, 1);
 }
 
 bool offset_was_exclusive(const struct offset_use *use)

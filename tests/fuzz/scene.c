@@ -261,9 +261,9 @@ static void set_peer(struct input *input, unsigned options)
 
 static void open_session_again(void)
 {
-    unsigned slot = session_state->slot;
     atomic_store(&session_state->self, NULL);
-    forget_peer(slot);
+    for (unsigned slot = 0; slot < 8; slot++)
+        forget_peer(slot);
     if (session_open() != 0)
         die("a new session");
 }
