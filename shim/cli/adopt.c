@@ -166,6 +166,8 @@ static void adopt_region(struct subject *subject, uint64_t region, char *room)
                             .room = room,
                             .end = (subject->size + BLOCK_SIZE - 1) / BLOCK_SIZE};
     uint64_t done = 0;
+    if (map_is_behind(effort.map))
+        map_refresh(effort.map);
     for (; done < REGION_BLOCKS && !crew_stopped() && !subject_is_failed(subject); done += UNIT_BLOCKS)
         adopt_unit(&effort, region * REGION_BLOCKS + done);
     effort.outcome.incomplete = crew_stopped() != 0;
@@ -181,7 +183,9 @@ static void open_subject(struct subject *subject)
 {
     if (subject_open(subject, true) != SUBJECT_OPEN)
         return;
-    trust_open(subject, trusting);
+    trust_settle(subject);
+    if (trusting)
+        trust_open(subject, true);
     subject->regions = trust_regions(subject);
 }
 

@@ -137,7 +137,7 @@ static const char *outcome_text(struct text *text, const struct outcome *outcome
     append_count(text, outcome->mismatched, "DAMAGED");
     append_count(text, outcome->unreadable, "UNREADABLE");
     append_count(text, outcome->recovered, "recovered after an unclean stop");
-    append_count(text, outcome->outside, "changed outside, adopted");
+    append_count(text, outcome->outside, "changed outside (adopted)");
     append_count(text, outcome->adopted, "adopted");
     append_count(text, outcome->kept, "with a checksum before");
     append_count(text, outcome->verified, "verified");
@@ -166,10 +166,13 @@ static void print_totals(const struct ledger *ledger, int signal, double seconds
     char bytes[SIZE_TEXT], rate[SIZE_TEXT];
     if (ledger->quiet && signal == 0)
         return;
-    printf("%s%llu file%s: blocks: %s; %s read in %.1f s, %s/s\n", signal ? "interrupted: " : "",
-           (unsigned long long)ledger->files, ledger->files == 1 ? "" : "s", outcome_text(&text, &ledger->total),
-           size_text(bytes, (double)ledger->total.bytes), seconds,
-           size_text(rate, seconds > 0 ? (double)ledger->total.bytes / seconds : 0));
+    if (ledger->files > 0)
+        printf("%s%llu file%s: blocks: %s; %s read in %.1f s, %s/s\n", signal ? "interrupted: " : "",
+               (unsigned long long)ledger->files, ledger->files == 1 ? "" : "s", outcome_text(&text, &ledger->total),
+               size_text(bytes, (double)ledger->total.bytes), seconds,
+               size_text(rate, seconds > 0 ? (double)ledger->total.bytes / seconds : 0));
+    else
+        printf("%snothing done\n", signal ? "interrupted: " : "");
     if (ledger->without_map > 0)
         printf("%llu file%s without checksums passed over\n", (unsigned long long)ledger->without_map,
                ledger->without_map == 1 ? "" : "s");

@@ -241,6 +241,8 @@ static void scrub_region(struct subject *subject, uint64_t region, char *room)
     const uint64_t first = region * REGION_BLOCKS;
     present = subject;
     uint64_t done = 0;
+    if (map_is_behind(scan.map))
+        map_refresh(scan.map);
     for (; done < REGION_BLOCKS && !crew_stopped() && !subject_is_failed(subject); done += PIECE_BLOCKS) {
         scrub_piece(&scan, first + done, PIECE_BLOCKS);
         if (first + done < scan.end)
@@ -259,6 +261,7 @@ static void open_subject(struct subject *subject)
 {
     switch (subject_open(subject, false)) {
     case SUBJECT_OPEN:
+        trust_settle(subject);
         trust_open(subject, false);
         subject->regions = trust_regions(subject);
         break;

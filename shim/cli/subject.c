@@ -88,8 +88,6 @@ static int open_file(struct subject *subject)
         return fd;
     fd = walk_open(subject->path, &status, subject->named, O_RDONLY);
     subject->buffered = true;
-    if (fd >= 0)
-        warn_of_buffering(subject->path);
     return fd;
 }
 
@@ -116,8 +114,11 @@ static enum subject_opening open_map(struct subject *subject, bool create)
     if (!exists && !create)
         return SUBJECT_WITHOUT_MAP;
     subject->view.file = file;
-    if (file && file_has_map(file))
+    if (file && file_has_map(file)) {
+        if (subject->buffered)
+            warn_of_buffering(subject->path);
         return SUBJECT_OPEN;
+    }
     return fail(subject, exists ? "its checksums cannot be used" : "no checksums can be kept for it");
 }
 

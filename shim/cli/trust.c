@@ -42,13 +42,17 @@ static bool begin_review(const struct subject *subject)
     return subject_modified(subject) == modified || !outside;
 }
 
+void trust_settle(const struct subject *subject)
+{
+    if (recover_is_due(subject->view.file))
+        recover(&subject->view);
+}
+
 void trust_open(struct subject *subject, bool anew)
 {
     bool first;
     const struct timespec nap = {.tv_nsec = NAP};
     struct map *map = &subject->view.file->map;
-    if (recover_is_due(subject->view.file))
-        recover(&subject->view);
     if (window_changed_outside(map, subject_modified(subject), FLIGHT_BEYOND, &first) && first && !anew)
         report_changed_outside(subject->view.fd);
     if (!(atomic_load(&map->header->flags) & MAP_CHANGED_OUTSIDE))

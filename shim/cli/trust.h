@@ -11,9 +11,12 @@
 
 #include "cli/subject.h"
 
+/* Settle what dead sessions have left on the file's map. Before everything else. */
+void trust_settle(const struct subject *subject);
+
 /*
- * Before the first region: settle what dead sessions have left, find out whether the file was changed outside, and begin the review if it
- * was. `anew`: all of the file is going to be trusted as it is now.
+ * Before the first region: find out whether the file was changed outside, and begin the review if it was. `anew`: all of the file is going
+ * to be trusted as it is now.
  */
 void trust_open(struct subject *subject, bool anew);
 
