@@ -13,7 +13,8 @@
 
 uint64_t locator_handle_sum(const struct map_locator *locator)
 {
-    return fnv_sum(locator, offsetof(struct map_locator, handle_sum));
+    uint64_t kind = (uint64_t)(uint32_t)locator->handle_type << 32 | locator->handle_bytes;
+    return fnv_sum(locator->handle, sizeof locator->handle) ^ kind;
 }
 
 static void note_handle(struct map_locator *locator, int fd)
@@ -28,7 +29,7 @@ static void note_handle(struct map_locator *locator, int fd)
         return; /* a file system without handles */
     now.handle_bytes = handle.head.handle_bytes;
     now.handle_type = handle.head.handle_type;
-    memcpy(now.handle, handle.head.f_handle, now.handle_bytes);
+    memcpy(now.handle, handle.bytes, sizeof now.handle); /* zeros beyond what was filled in */
     now.handle_sum = locator_handle_sum(&now);
     const size_t length = offsetof(struct map_locator, path);
     if (memcmp(locator, &now, length) != 0)
