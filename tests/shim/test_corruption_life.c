@@ -34,19 +34,23 @@ static struct answer survey(struct life *life, bool by_actor)
     return answer;
 }
 
-static void remember(struct life *life, const struct answer *answer)
+/* By a new session, which settles what the dead have left before it reads: until then a block that agrees may still become unknown. */
+static void remember(struct life *life)
 {
-    memcpy(known, answer->survey, sizeof(known));
+    struct answer answer = survey(life, false);
+
+    if (strpbrk(answer.survey, "EMeor"))
+        life_give_up(life, "healthy data is doubted");
+    memcpy(known, answer.survey, sizeof(known));
     memset(life->touched, 0, sizeof(life->touched));
 }
 
 static void read_it_all(struct life *life)
 {
-    struct answer answer = survey(life, random_chance(&life->random, 50));
+    struct answer answer = survey(life, true);
 
     if (strpbrk(answer.survey, "EMeor"))
         life_give_up(life, "healthy data is doubted");
-    remember(life, &answer);
 }
 
 /* @return the exit status. */
@@ -87,7 +91,6 @@ static void damage(struct life *life)
     answer = survey(life, random_chance(&life->random, 50));
     if (answer.survey[block] != 'v')
         life_give_up(life, "the healed block is not verified");
-    remember(life, &answer);
 }
 
 /* What was dirty is doubtful then; a scrub that finds it whole ends that. */
@@ -119,8 +122,10 @@ static void one_event(struct life *life)
         life_leave_or_die(life, i);
         break;
     case 2:
-    case 3:
         read_it_all(life);
+        break;
+    case 3:
+        remember(life);
         break;
     case 4:
     case 5:
