@@ -67,9 +67,10 @@ static void note_path(struct map_locator *locator, int fd, const struct stat *fi
 void locator_note(const struct map *map, int fd)
 {
     struct stat status;
-    if (!map_is_usable(map) || fstat(fd, &status) != 0 || status.st_nlink == 0)
+    if (!map_is_usable(map) || fstat(fd, &status) != 0)
         return;
     struct map_locator *locator = map_locator(map);
     note_handle(locator, fd);
-    note_path(locator, fd, &status);
+    if (status.st_nlink > 0)
+        note_path(locator, fd, &status);
 }

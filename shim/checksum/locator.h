@@ -8,7 +8,7 @@
 
 /*
  * Note where the file behind `fd` is: its path, as this process sees it, and its file handle, which survives renaming. Written only where it
- * differs. An inode that has lost its last name is not noted. Process lock held; async-signal-safe.
+ * differs. Of an inode without a name (O_TMPFILE: it may get one yet), the handle alone. Process lock held; async-signal-safe.
  */
 void locator_note(const struct map *map, int fd);
 

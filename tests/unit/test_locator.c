@@ -90,6 +90,24 @@ START_TEST(file_without_a_name_is_not_noted)
 }
 END_TEST
 
+START_TEST(file_that_has_no_name_yet_is_noted_by_its_handle)
+{
+    map_fixture_prepare(&fixture);
+    char *slash = strrchr(fixture.path, '/');
+    *slash = '\0';
+    int fd = open(fixture.path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        test_skip("file system without O_TMPFILE");
+        return;
+    }
+    fixture.fd = fd;
+    ck_assert_int_eq(map_key_of(fd, &fixture.key), 0);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), 0);
+    ck_assert_str_eq(noted()->path, "");
+    ck_assert_uint_gt(noted()->handle_bytes, 0);
+}
+END_TEST
+
 START_TEST(name_that_was_deleted_is_not_noted_while_another_remains)
 {
     new_map();
@@ -116,6 +134,7 @@ int main(int argc, char **argv)
                                   handle_leads_to_the_file,
                                   torn_handle_has_a_wrong_sum,
                                   file_without_a_name_is_not_noted,
+                                  file_that_has_no_name_yet_is_noted_by_its_handle,
                                   name_that_was_deleted_is_not_noted_while_another_remains,
                                   name_that_only_looks_deleted_is_noted,
                                   NULL};
