@@ -211,14 +211,15 @@ static bool look_again(struct scan *scan, uint64_t block)
     return trust_is_settled(scan->map, block, sum);
 }
 
-/* Blocks that somebody was writing will be settled in a moment; then the region is whole. */
-static void close_open_blocks(struct scan *scan)
+/* Blocks that somebody was writing will be settled in a moment; then the region is whole. Where that ends no doubt, one look will do. */
+static void close_open_blocks(struct scan *scan, uint64_t region)
 {
     const struct timespec moment = {.tv_nsec = 1000 * 1000};
+    const int looks = trust_is_lost(scan->map, region * REGION_BLOCKS) ? LOOKS : 1;
     size_t left = scan->open_count;
     if (scan->outcome.unsettled)
         return;
-    for (int look = 0; left > 0 && look < LOOKS && !crew_stopped(); look++) {
+    for (int look = 0; left > 0 && look < looks && !crew_stopped(); look++) {
         if (look > 0)
             nanosleep(&moment, NULL);
         size_t kept = 0;
@@ -250,7 +251,7 @@ static void scrub_region(struct subject *subject, uint64_t region, char *room)
     }
     scan.outcome.incomplete = done < REGION_BLOCKS;
     scan.outcome.unsettled |= scan.outcome.incomplete;
-    close_open_blocks(&scan);
+    close_open_blocks(&scan, region);
     if (!scan.outcome.unsettled)
         trust_region(scan.map, region);
     subject_add(subject, &scan.outcome);

@@ -21,13 +21,11 @@ fill() {
     LD_PRELOAD=$build/libbounceshim.so dd if=/dev/urandom of="$1" bs=4M count=$(($2 * 256)) oflag=direct status=none
 }
 
-# seconds COMMAND...: how long it took, and its exit status.
+# seconds FILE COMMAND...: add to FILE how long it took, and how much processor time.
 seconds() {
-    local begin end
-    begin=$(date +%s%N)
-    "$@" >/dev/null || return
-    end=$(date +%s%N)
-    awk "BEGIN { print ($end - $begin) / 1e9 }"
+    local file=$1 TIMEFORMAT='%3R %3U %3S'
+    shift
+    { time "$@" >/dev/null 2>&3 || exit 2; } 3>&2 2>>"$file"
 }
 
 median() { sort -n | awk '{ line[NR] = $1 } END { print line[int((NR + 1) / 2)] }'; }
@@ -43,15 +41,16 @@ verdict() {
 }
 
 in_memory() {
-    local gib=${BENCH_GIB:-4} file=$memory/file i time rate
+    local gib=${BENCH_GIB:-4} file=$memory/file i time cpu rate
     export BOUNCEIO_STORE=$memory/store
     fill "$file" "$gib" || exit 2
     for ((i = 0; i < rounds; i++)); do
-        seconds "$build/bounceio" scrub --quiet "$file" || exit 2
-    done >"$memory/times"
+        seconds "$memory/times" "$build/bounceio" scrub --quiet "$file"
+    done
     time=$(median <"$memory/times")
+    cpu=$(awk '{ print $2 + $3 }' "$memory/times" | median)
     rate=$(awk "BEGIN { printf \"%.1f\", $gib * 1.073741824 / $time }")
-    verdict "cached, in memory: $gib GiB in $time s, $rate GB/s (at least 5)" "$rate >= 5"
+    verdict "cached, in memory: $gib GiB in $time s ($cpu s of processor time), $rate GB/s (at least 5)" "$rate >= 5"
     rm -f "$file"
 }
 
@@ -68,9 +67,9 @@ on_disk() {
     # Interleaved: the disk has other users.
     for ((i = 0; i < rounds; i++)); do
         drop_caches
-        seconds "$build/bounceio" scrub --quiet "$file" >>"$disk/ours" || exit 2
+        seconds "$disk/ours" "$build/bounceio" scrub --quiet "$file"
         drop_caches
-        seconds cat "$file" >>"$disk/cats" || exit 2
+        seconds "$disk/cats" cat "$file"
     done
     ours=$(median <"$disk/ours")
     cats=$(median <"$disk/cats")
