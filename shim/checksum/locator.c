@@ -36,7 +36,7 @@ static void note_handle(struct map_locator *locator, int fd)
         memcpy(locator, &now, length);
 }
 
-/* Does `path`, which ends like that of a deleted file, lead to the file all the same? */
+/* A deleted name does not, nor does what /proc makes up for a file that was opened by its handle. */
 static bool leads_to(const char *path, const struct stat *file)
 {
     struct stat status;
@@ -46,8 +46,6 @@ static bool leads_to(const char *path, const struct stat *file)
 
 static void note_path(struct map_locator *locator, int fd, const struct stat *file)
 {
-    static const char deleted[] = " (deleted)";
-    const size_t suffix = sizeof deleted - 1;
     struct extent page;
     char link[32];
     if (pool_take(&page, POOL_PAGE, false) != 0)
@@ -57,8 +55,7 @@ static void note_path(struct map_locator *locator, int fd, const struct stat *fi
     long length = raw(SYS_readlinkat, AT_FDCWD, link, path, POOL_PAGE - 1);
     if (length > 0 && length < LOCATOR_PATH_BYTES && path[0] == '/') {
         path[length] = '\0';
-        bool ends = (size_t)length > suffix && strcmp(path + length - suffix, deleted) == 0;
-        if (strcmp(path, locator->path) != 0 && (!ends || leads_to(path, file)))
+        if (strcmp(path, locator->path) != 0 && leads_to(path, file))
             memcpy(locator->path, path, (size_t)length + 1);
     }
     pool_give(&page);

@@ -15,10 +15,13 @@
 #include "checksum/map_turn.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
+#include "checksum/settle.h"
 #include "checksum/store.h"
 #include "checksum/window.h"
 #include "cli/cli.h"
 #include "cli/gc.h"
+#include "engine/recover.h"
+#include "files/descriptor.h"
 
 static bool says_nothing(const struct block_words *words, bool beyond)
 {
@@ -156,35 +159,42 @@ static void sweep(struct gc *gc, struct map *map, const struct map_view *view, i
         gc_tell(gc, "marked clean", view);
 }
 
-/* As a user of the map, like any other. `fd`: of the file, open for reading. */
+/* As a user of the map, like any other: settle what the dead have left on it, give space back, mark clean. `fd`: open for reading. */
 static void tidy(struct gc *gc, const struct map_view *view, int fd)
 {
     struct map_key key;
-    struct map map = {0};
     struct stat status;
     uint64_t saved;
     bool first;
     if (map_key_of(fd, &key) != 0 || fstat(fd, &status) != 0)
         return;
     process_lock(&saved);
-    int error = map_open(&map, &key, false);
+    struct file *file = file_open(fd, &status, false);
     process_unlock(&saved);
-    if (error != 0)
-        return; /* removed meanwhile, or bound to another mount: said by map_open */
-    uint64_t end = ((uint64_t)status.st_size + BLOCK_SIZE - 1) / BLOCK_SIZE;
-    bool changed = window_changed_outside(&map, key.modified, FLIGHT_BEYOND, &first);
-    if (trim(gc, &map, view, changed ? end : UINT64_MAX))
-        sweep(gc, &map, view, fd);
+    if (!file)
+        return;
+    if (file_has_map(file)) { /* else removed meanwhile, or bound to another mount: said when it was opened */
+        const struct fd_view reach = {.state = FD_DIRECT, .fd = fd, .flags = FD_READABLE, .file = file};
+        if (recover_is_due(file))
+            recover(&reach);
+        uint64_t end = ((uint64_t)status.st_size + BLOCK_SIZE - 1) / BLOCK_SIZE;
+        bool changed = window_changed_outside(&file->map, key.modified, FLIGHT_BEYOND, &first);
+        if (trim(gc, &file->map, view, changed ? end : UINT64_MAX))
+            sweep(gc, &file->map, view, fd);
+    }
+    file_release(file);
     process_lock(&saved);
-    map_close(&map, false);
+    file_reap();
     process_unlock(&saved);
 }
 
-/* What can be seen without being a user: anything dirty, any unit that could go? */
+/* What can be seen without being a user: requests of the dead, anything dirty, any unit that could go? */
 static bool is_untidy(const struct map_view *view, uint64_t size)
 {
     uint64_t regions = window_first_region(map_window_count(&view->map)), run;
     uint64_t end = (size + BLOCK_SIZE - 1) / BLOCK_SIZE;
+    if (settle_is_due(&view->map))
+        return true;
     for (uint64_t region = 0; region < regions; region++) {
         const _Atomic uint64_t *word = map_region_word(&view->map, region);
         uint64_t state = word ? atomic_load(word) : 0;
@@ -207,7 +217,9 @@ void gc_space(struct gc *gc, const struct map_view *view, int fd)
     if (gc->dry_run || fstat(fd, &status) != 0 || !is_untidy(view, (uint64_t)status.st_size))
         return;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    int file = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int file = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
+    if (file < 0)
+        file = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0)
         return; /* not ours to read: whoever uses it next tidies up */
     tidy(gc, view, file);
