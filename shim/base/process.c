@@ -195,20 +195,33 @@ void process_restore_signals(const uint64_t *saved)
 const struct process_faults *process_faults;
 
 /* Written by its thread, read by handlers that interrupt it. */
-static _Thread_local volatile bool holds_lock __attribute__((tls_model("initial-exec")));
+static _Thread_local volatile unsigned held __attribute__((tls_model("initial-exec")));
 
-bool process_holds_lock(void)
+bool process_holds_signals(void)
 {
-    return holds_lock;
+    return held != 0;
+}
+
+void process_hold_signals(uint64_t *saved)
+{
+    uint64_t blocked = ~(process_faults ? process_faults->let_through() : 0);
+    raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, saved, sizeof(blocked));
+    held = held + 1;
+}
+
+void process_release_signals(const uint64_t *saved)
+{
+    held = held - 1;
+    process_restore_signals(saved);
+    if (process_faults && held == 0)
+        process_faults->released();
 }
 
 /* The three-state futex lock of "Futexes Are Tricky" (Drepper, 2011). */
 void process_lock(uint64_t *saved)
 {
     _Atomic uint32_t *lock = &this_process()->lock;
-    uint64_t blocked = ~(process_faults ? process_faults->let_through() : 0);
-    raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, saved, sizeof(blocked));
-    holds_lock = true;
+    process_hold_signals(saved);
     uint32_t seen = 0;
     /* Acquire: partner of the release in process_unlock. */
     if (atomic_compare_exchange_strong_explicit(lock, &seen, 1, memory_order_acquire, memory_order_relaxed))
@@ -223,8 +236,5 @@ void process_unlock(const uint64_t *saved)
     /* Release: partner of the acquires in process_lock. */
     if (atomic_exchange_explicit(lock, 0, memory_order_release) == 2)
         raw(SYS_futex, lock, FUTEX_WAKE_PRIVATE, 1);
-    holds_lock = false;
-    process_restore_signals(saved);
-    if (process_faults)
-        process_faults->released();
+    process_release_signals(saved);
 }

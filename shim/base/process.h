@@ -57,16 +57,23 @@ bool process_is_foreign(void);
 void process_lock(uint64_t *saved);
 void process_unlock(const uint64_t *saved);
 
-/* Does the calling thread hold the lock, or is it about to take it? For handlers of the signals that the lock lets through. */
-bool process_holds_lock(void);
+/*
+ * The lock's way with signals, for what must not be jumped out of but touches memory that may fault: all are blocked but those of faults,
+ * and of these the ones that were sent are kept. May be nested.
+ */
+void process_hold_signals(uint64_t *saved);
+void process_release_signals(const uint64_t *saved);
+
+/* Does the calling thread, by the lock or without? For handlers of the signals that are let through. */
+bool process_holds_signals(void);
 
 /*
  * Signals of faults: once a handler of ours is in place, they must reach it even under the lock. Set once at start-up by the floor above, which
  * keeps those that were sent until the lock has been released.
  */
 struct process_faults {
-    uint64_t (*let_through)(void); /* before the lock is taken: signals that it is not to block */
-    void (*released)(void);        /* after it has been released: deliver what was kept */
+    uint64_t (*let_through)(void); /* before signals are held: those that are not to be blocked */
+    void (*released)(void);        /* after they have been released: deliver what was kept */
 };
 extern const struct process_faults *process_faults; /* NULL: none */
 

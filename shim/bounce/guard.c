@@ -92,8 +92,8 @@ static void pass_on(enum guarded which, siginfo_t *info, ucontext_t *context, bo
 
     guard_thread();
     bool blocked = (guard_self.blocked & GUARDED_BIT(which)) != 0;
-    /* Sent while this thread holds the lock: the program's handler might want it. */
-    if (!fault && (blocked || process_holds_lock())) {
+    /* Sent while this thread holds the lock, which the program's handler might want, or has seized the dead. */
+    if (!fault && (blocked || process_holds_signals())) {
         guard_postpone(which, info);
         return;
     }

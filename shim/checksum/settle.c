@@ -290,7 +290,7 @@ uint64_t settle_map(struct map *map, const struct settle_file *file)
     if (!atomic_compare_exchange_strong(&session_state->settling, &busy, true))
         return 0;
     /* A handler must not jump out of here with a dead session seized. */
-    process_block_signals(&saved);
+    process_hold_signals(&saved);
     uint64_t token = token_of(atomic_load(&session_state->self), session_state->slot);
     if (lock_map(map, token)) {
         map_refresh(map);
@@ -300,7 +300,7 @@ uint64_t settle_map(struct map *map, const struct settle_file *file)
         release_dead(&settling);
         atomic_compare_exchange_strong(&map->header->settle_lock, &token, 0);
     }
-    process_restore_signals(&saved);
+    process_release_signals(&saved);
     atomic_store(&session_state->settling, false);
     return settling.torn;
 }
