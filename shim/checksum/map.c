@@ -352,6 +352,9 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
         error = check_in(maps, map);
     if (error == 0 && (!map_is_usable(map) || mapping_store_failed()))
         error = -EIO;
+    /* What this process writes from now on is announced nowhere: those who have the map must not take it for damage. */
+    if (error != 0 && error != -ESTALE && error != -EBUSY && map->header)
+        map_break(map, error);
     if (error != 0)
         map_close(map, false);
     return error;

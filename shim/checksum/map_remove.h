@@ -10,7 +10,7 @@
  * The two turns exclude each other. If the opener's comes first, its use was registered before, and the remover sees it. If the remover's
  * comes first, the name is gone when the opener looks. Nothing is ever put back, so nobody can have made a second map meanwhile. A process that
  * dies loses its turn; one that is stopped in the middle of a removal (its signals are blocked: by SIGSTOP, a few microseconds long) costs openers
- * 100 ms and their checksums, which the file's times tell later.
+ * 100 ms and their checksums; they mark the map MAP_CHANGED_OUTSIDE.
  *
  * Space of a map that is no longer needed is given back under the same turn, and for the same reason.
  */

@@ -101,6 +101,36 @@ START_TEST(newer_map_of_the_same_name_stays)
 }
 END_TEST
 
+/* The map's turn, kept by somebody who is stopped, or whose disk is slow. */
+static bool keep_the_turn(struct peer *peer, void *argument)
+{
+    uint64_t saved;
+    (void)argument;
+    map_fixture_reopen(&fixture);
+    process_lock(&saved);
+    bool good = map_turn_alone(fixture.map.id) == 0;
+    peer_pause(peer);
+    map_turn_end(fixture.map.id);
+    process_unlock(&saved);
+    return good;
+}
+
+START_TEST(who_goes_on_without_a_map_in_use_tells_its_users)
+{
+    struct peer peer;
+    struct map other = {0};
+    map_fixture_new(&fixture, 1);
+    peer_start(&peer, keep_the_turn, NULL);
+    peer_reach(&peer);
+    ck_assert_uint_eq(fixture.map.header->flags, 0);
+    ck_assert_int_eq(locked_map_open(&other, &fixture.key, true), -EAGAIN);
+    ck_assert_ptr_null(other.header);
+    ck_assert_uint_eq(fixture.map.header->flags & MAP_CHANGED_OUTSIDE, MAP_CHANGED_OUTSIDE);
+    peer_continue(&peer);
+    peer_end(&peer);
+}
+END_TEST
+
 /* Open, look whether the name leads to what was opened, close: as fast as it goes. */
 static bool open_again_and_again(struct peer *peer, void *argument)
 {
@@ -183,6 +213,7 @@ int main(int argc, char **argv)
                                   map_that_another_session_uses_stays,
                                   map_whose_user_died_is_removed,
                                   newer_map_of_the_same_name_stays,
+                                  who_goes_on_without_a_map_in_use_tells_its_users,
                                   map_is_never_removed_under_who_opens_it,
                                   stopped_remover_costs_others_a_moment_and_their_checksums,
                                   NULL};
