@@ -11,6 +11,7 @@
 
 #include "base/config.h"
 #include "base/process.h"
+#include "bounce/guard.h"
 #include "bounceio.h"
 #include "checksum/store.h"
 #include "cli/cli.h"
@@ -87,6 +88,7 @@ int cli_open_store(bool create)
         return cli_error(config.store_unknown ? "no store: set BOUNCEIO_STORE to a directory, or HOME"
                                               : "BOUNCEIO_STORE=none: name the directory that holds the checksums");
     uint64_t saved;
+    guard_install(); /* the store's memory may fail at any touch */
     process_lock(&saved);
     int error = store_open(create);
     process_unlock(&saved);
