@@ -274,8 +274,8 @@ fuzzers: $(FUZZERS)
 
 # Writers killed at random moments, devices that lose power, long versions of other tests. TORTURE_KILLS, TORTURE_CUTS: how many of
 # each; SLICE=1: two minutes of it.
-TORTURE_KILLS ?= $(if $(SLICE),25,500)
-TORTURE_CUTS ?= $(if $(SLICE),10,200)
+TORTURE_KILLS ?= $(if $(SLICE),50,500)
+TORTURE_CUTS ?= $(if $(SLICE),28,200)
 torture: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory all tests tortures
 	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all

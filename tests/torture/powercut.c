@@ -519,7 +519,7 @@ static bool tell(struct media *media, unsigned index, unsigned cuts, uint64_t se
 static int torture(void)
 {
     unsigned cuts = torture_count("TORTURE_CUTS", 200);
-    unsigned each = cuts <= 3 * CUTS_OF_A_SLICE ? CUTS_OF_A_SLICE : CUTS_OF_A_STORY;
+    unsigned each = cuts <= 12 * CUTS_OF_A_SLICE ? CUTS_OF_A_SLICE : CUTS_OF_A_STORY;
     uint64_t seed = random_run_seed();
     double begin = seconds_now();
     bool fine = true;
