@@ -48,6 +48,8 @@ struct cut {
     uint64_t actors; /* of the ledger, that were writing */
     /* Region words in memory just before and after. */
     uint64_t before[REGIONS], after[REGIONS];
+    uint64_t done[LEDGER_ACTORS]; /* requests, as of `after` */
+    const struct cut *previous;   /* of the same writers, or NULL */
 };
 
 struct story {
@@ -158,6 +160,9 @@ static void cut_power(struct story *story, bool still)
     mapfile_regions(story->store_path, cut->after, REGIONS);
     struct ledger *after = copy_of(story->ledger);
 
+    for (unsigned actor = 0; actor < LEDGER_ACTORS; actor++)
+        cut->done[actor] = after->actors[actor].done;
+    cut->previous = !still && story->cut_count > 1 ? cut - 1 : NULL;
     for (unsigned i = 0; freeze && i < story->processes; i++)
         worker_thaw(&story->workers[i]);
     agree(cut->ledger, before, after);
@@ -190,13 +195,28 @@ static bool may_be_dirty(const struct cut *cut, uint64_t region)
     return false;
 }
 
-/* Dirty on the device; or the device knows of no checksums there yet, and the region has not been clean for long. */
+/*
+ * Was the region clean, as it is, at the cut before? Whoever cleared it then has made other requests since, and so has seen to it that the
+ * device knows.
+ */
+static bool is_clean_for_long(const struct cut *cut, uint64_t region)
+{
+    uint64_t word = cut->before[region];
+
+    if (!cut->previous || (word & REGION_DIRTY) || word != cut->after[region] || word != cut->previous->after[region])
+        return false;
+    for (unsigned actor = 0; actor < LEDGER_READER; actor++)
+        if ((cut->actors & LEDGER_ACTOR(actor)) && cut->ledger->actors[actor].done < cut->previous->done[actor] + 2)
+            return false;
+    return true;
+}
+
+/* Dirty on the device; or the device knows of no checksums there yet. */
 static bool is_doubtful(const struct cut *cut, uint64_t region)
 {
     uint64_t there = cut->regions[region];
 
-    return (there & DOUBTFUL) ||
-           (!(there & REGION_UNITS) && ((cut->before[region] | cut->after[region]) & REGION_DIRTY));
+    return (there & DOUBTFUL) || (!(there & REGION_UNITS) && !is_clean_for_long(cut, region));
 }
 
 /* Nothing is promised of regions that were dirty. */
@@ -228,17 +248,21 @@ static bool read_all(const struct setting *setting, const struct story *story, c
 }
 
 /*
- * On the device DIRTY is what had been written recently, or was no longer dirty in memory: that it is clean need not reach the device soon.
- * And what was durable in memory must be dirty there.
+ * On the device DIRTY is what had been written recently, or has just become clean in memory. And what was durable in memory must be
+ * dirty there. Several writers may keep each other's sweeps from their end, when the machine is slower than their interval.
  */
 static bool dirty_is_recent(const struct cut *cut)
 {
+    bool sole = (cut->actors & (cut->actors - 1)) == 0;
+
     for (unsigned region = 0; cut->mapped && region < REGIONS; region++) {
         bool may = may_be_dirty(cut, region);
-        bool lags = !(cut->before[region] & cut->after[region] & REGION_DIRTY);
+        bool lags = !(cut->before[region] & cut->after[region] & REGION_DIRTY) && !is_clean_for_long(cut, region);
         uint64_t there = cut->regions[region];
 
-        require(may || lags || !(there & REGION_DIRTY), "region %u is %llx, and was not written recently", region,
+        require(may || lags || !sole || !(there & REGION_DIRTY), "region %u is %llx, and was not written recently",
+                region, (unsigned long long)there);
+        require(!(there & REGION_DIRTY) || !is_clean_for_long(cut, region), "region %u is %llx, and was clean", region,
                 (unsigned long long)there);
         /* A region of which the device knows no unit has no checksums there. */
         require((there & REGION_DIRTY) || !(there & REGION_UNITS) || !(cut->before[region] & REGION_DURABLE) ||
