@@ -37,11 +37,12 @@ enum rule {
     RULE_WORDS_FLUSHED = 1 << 6,     /* a clearer flushes the block's words */
     RULE_EXACT_WORD = 1 << 7,        /* a clearer takes DIRTY off from exactly the word that it remembers */
     RULE_ADOPTER_MARKS = 1 << 8,     /* an adopter makes the region durable-dirty as a writer does */
+    RULE_UNIT_IS_DIRTY = 1 << 9,     /* a region's first unit comes with DIRTY, in one word */
 };
 
 /* The region's word. */
 struct word {
-    bool dirty : 1, durable : 1;
+    bool unit : 1, dirty : 1, durable : 1; /* unit: the block has words */
     uint8_t sequence;
 };
 
@@ -54,7 +55,7 @@ struct participant {
 
 struct state {
     struct word word;
-    bool disk_dirty;
+    bool disk_unit, disk_dirty;
     uint8_t current, pending, disk_current, disk_pending;
     uint8_t content, disk_content;
     struct participant who[PARTICIPANTS_MOST];
@@ -63,6 +64,7 @@ struct state {
 static struct {
     enum role role[PARTICIPANTS_MOST];
     unsigned participants, broken;
+    bool is_new; /* the region has no unit in the beginning */
 } configuration;
 
 static struct state *now;
@@ -76,10 +78,22 @@ static bool kept(enum rule rule)
 
 static bool is_word(struct word word)
 {
-    return now->word.dirty == word.dirty && now->word.durable == word.durable && now->word.sequence == word.sequence;
+    return now->word.unit == word.unit && now->word.dirty == word.dirty && now->word.durable == word.durable &&
+           now->word.sequence == word.sequence;
 }
 
 /* ---- region.c: marking ---- */
+
+static bool needs_marking(void)
+{
+    return now->word.unit && !now->word.durable;
+}
+
+static void sync_state(struct state *state)
+{
+    state->disk_unit = state->word.unit;
+    state->disk_dirty = state->word.dirty;
+}
 
 static void set_dirty(void)
 {
@@ -88,17 +102,36 @@ static void set_dirty(void)
         now->word.sequence++;
 }
 
+/* map_grow.c: a region that never had a unit gets one and DIRTY in one word, and is as good as DURABLE without being synced. */
+static enum progress cover(void)
+{
+    BEGIN(me->at[1]);
+    STEP("set units");
+    me->word = now->word;
+    now->word.unit = true;
+    if (!me->word.unit && me->word.sequence == 0) {
+        if (!kept(RULE_UNIT_IS_DIRTY))
+            STEP("set DIRTY");
+        set_dirty();
+        me->word = now->word;
+        STEP("OR DURABLE at once");
+        if (is_word(me->word))
+            now->word.durable = true;
+    }
+    END;
+}
+
 static enum progress make_durable(void)
 {
     BEGIN(me->at[1]);
     STEP("DURABLE?");
-    if (now->word.durable)
+    if (!needs_marking())
         LEAVE;
     STEP("set DIRTY");
     set_dirty();
     if (kept(RULE_DIRTY_IS_SYNCED)) {
         STEP("msync state");
-        now->disk_dirty = now->word.dirty;
+        sync_state(now);
     }
     STEP("OR DURABLE");
     now->word.durable = true;
@@ -109,12 +142,12 @@ static enum progress marker(void)
 {
     BEGIN(me->at[0]);
     STEP("DURABLE ahead?");
-    if (!now->word.durable) {
+    if (needs_marking()) {
         STEP("set DIRTY");
         set_dirty();
         me->word = now->word;
         STEP("msync state");
-        now->disk_dirty = now->word.dirty;
+        sync_state(now);
         STEP("OR DURABLE ahead");
         if (is_word(me->word))
             now->word.durable = true;
@@ -219,6 +252,8 @@ static enum progress publish(void)
 static enum progress writer(void)
 {
     BEGIN(me->at[0]);
+    if (configuration.is_new)
+        CALL(cover());
     if (!kept(RULE_ANNOUNCED_FIRST))
         CALL(make_durable());
     STEP("enter in-flight");
@@ -249,7 +284,7 @@ static enum progress mutator(void)
     STEP("pending->contended");
     now->pending = now->pending == IDLE || now->pending > CONTENDED ? now->pending : CONTENDED + 1;
     STEP("current=unknown");
-    now->current = UNKNOWN;
+    now->current = UNKNOWN; /* without a unit it is that already */
     STEP("leave in-flight");
     END;
 }
@@ -259,6 +294,8 @@ static enum progress adopter(void)
     BEGIN(me->at[0]);
     STEP("read");
     me->content = now->content;
+    if (configuration.is_new)
+        CALL(cover());
     STEP("enter in-flight");
     me->in_flight = true;
     STEP("announce");
@@ -325,7 +362,7 @@ static bool write_back(struct state *state, unsigned what)
     static const char *const names[] = {"writes the region's word", "writes the block's words", "writes the content"};
     struct state before = *state;
     if (what == BACK_STATE)
-        state->disk_dirty = state->word.dirty;
+        sync_state(state);
     if (what == BACK_DATA)
         state->disk_content = state->content;
     if (what == BACK_WORDS) {
@@ -333,8 +370,9 @@ static bool write_back(struct state *state, unsigned what)
         state->disk_pending = state->pending;
     }
     search_say(names[what]);
-    return before.disk_dirty != state->disk_dirty || before.disk_content != state->disk_content ||
-           before.disk_current != state->disk_current || before.disk_pending != state->disk_pending;
+    return before.disk_unit != state->disk_unit || before.disk_dirty != state->disk_dirty ||
+           before.disk_content != state->disk_content || before.disk_current != state->disk_current ||
+           before.disk_pending != state->disk_pending;
 }
 
 static bool move(void *state, unsigned mover)
@@ -350,7 +388,7 @@ static const char *judge(const void *state, bool stuck)
 {
     const struct state *it = state;
     (void)stuck;
-    if (!it->disk_dirty && it->disk_current != UNKNOWN && it->disk_pending == IDLE &&
+    if (it->disk_unit && !it->disk_dirty && it->disk_current != UNKNOWN && it->disk_pending == IDLE &&
         it->disk_current != it->disk_content)
         return "a clean region's checksum is untrue";
     return NULL;
@@ -361,7 +399,11 @@ static void print(const void *state)
     const struct state *it = state;
     printf("word=%c%c%u current=%u pending=%u content=%u | on disk %c current=%u pending=%u content=%u\n",
            it->word.dirty ? 'D' : '-', it->word.durable ? 'U' : '-', it->word.sequence, it->current, it->pending,
-           it->content, it->disk_dirty ? 'D' : '-', it->disk_current, it->disk_pending, it->disk_content);
+           it->content,
+           it->disk_dirty  ? 'D'
+           : it->disk_unit ? '-'
+                           : ' ',
+           it->disk_current, it->disk_pending, it->disk_content);
 }
 
 static const char *mover_name(unsigned mover)
@@ -377,17 +419,21 @@ static const char *mover_name(unsigned mover)
 
 /* ---- What is searched ---- */
 
-enum start { CLEAN, DIRTY, DURABLE, STARTS };
-static const char *const starts[] = {[CLEAN] = "clean", [DIRTY] = "dirty", [DURABLE] = "durable"};
+enum start { NEW, CLEAN, DIRTY, DURABLE, STARTS };
+static const char *const starts[] = {[NEW] = "new", [CLEAN] = "clean", [DIRTY] = "dirty", [DURABLE] = "durable"};
+
+/* How long the searches from all starts take; some take too long where the region is NEW. */
+enum length { SHORT, LONG, LONG_BUT_NEW };
 
 /* W writer, M mutator, A adopter, O outsider, K marker, C clearer. */
 static const struct {
-    bool is_long;
+    enum length length;
     const char *participants;
 } sound[] = {
-    {false, "WC"},  {false, "WWC"}, {false, "WCC"}, {false, "MCC"}, {false, "MWC"}, {false, "OAC"},
-    {false, "KWC"}, {true, "KWCC"}, {true, "WWCC"}, {true, "MWCC"}, {true, "OACC"}, {true, "AWCC"},
-    {true, "KMCC"}, {true, "WWWC"}, {true, "WCCC"}, {true, "KWWC"},
+    {SHORT, "WC"},          {SHORT, "WCC"},         {SHORT, "MCC"},         {SHORT, "MWC"},
+    {SHORT, "OAC"},         {SHORT, "KWC"},         {LONG, "WWC"},          {LONG, "KWCC"},
+    {LONG, "MWCC"},         {LONG, "OACC"},         {LONG, "KMCC"},         {LONG, "WCCC"},
+    {LONG_BUT_NEW, "WWCC"}, {LONG_BUT_NEW, "AWCC"}, {LONG_BUT_NEW, "WWWC"}, {LONG_BUT_NEW, "KWWC"},
 };
 
 static const struct {
@@ -406,6 +452,7 @@ static const struct {
     {"data flushed", RULE_DATA_FLUSHED, DURABLE, "WC"},
     {"words flushed", RULE_WORDS_FLUSHED, DURABLE, "WC"},
     {"exact word", RULE_EXACT_WORD, DURABLE, "WC"},
+    {"unit is DIRTY", RULE_UNIT_IS_DIRTY, NEW, "W"},
     {"adopter marks", RULE_ADOPTER_MARKS, CLEAN, "OA"},
 };
 
@@ -421,11 +468,13 @@ static struct search_result search_one(const char *participants, enum start star
         const char *letter = memchr(letters, participants[configuration.participants], sizeof letters);
         configuration.role[configuration.participants] = (enum role)(letter - letters);
     }
-    first.word.dirty = first.disk_dirty = start != CLEAN;
+    configuration.is_new = start == NEW;
+    first.word.unit = first.disk_unit = start != NEW;
+    first.word.dirty = first.disk_dirty = start == DIRTY || start == DURABLE;
     first.word.durable = start == DURABLE;
     first.content = first.disk_content = 1;
     /* Who adopts does so because nothing is known. */
-    first.current = first.disk_current = strchr(participants, 'A') ? UNKNOWN : 1;
+    first.current = first.disk_current = start == NEW || strchr(participants, 'A') ? UNKNOWN : 1;
     for (unsigned i = 0; i < configuration.participants; i++) {
         choose_participant(&first, i);
         run();
@@ -447,7 +496,8 @@ bool power_cut_runs(bool all)
     char what[128];
     bool right = true;
     for (unsigned i = 0; i < sizeof sound / sizeof *sound; i++) {
-        for (enum start start = CLEAN; start < STARTS && (all || !sound[i].is_long); start++) {
+        enum start first = sound[i].length == LONG_BUT_NEW ? CLEAN : NEW;
+        for (enum start start = first; start < STARTS && (all || sound[i].length == SHORT); start++) {
             struct search_result result = search_one(sound[i].participants, start, 0, true);
             snprintf(what, sizeof what, "%-8s %s", starts[start], sound[i].participants);
             right &= report_run(what, NULL, &result);
