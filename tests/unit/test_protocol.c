@@ -179,7 +179,8 @@ static void change_without_checksums(struct worker *worker)
     struct mutation mutation;
     uint64_t first, blocks;
     choose_range(worker, &first, &blocks);
-    mutate_open(&mutation, map, first, random_chance(&worker->random, 50) ? blocks : FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
+    mutate_open(&mutation, map, first, random_chance(&worker->random, 50) ? blocks : FLIGHT_TO_END, TRANSPORT_BLOCKING,
+                false);
     for (uint64_t i = 0; i < blocks; i++) {
         model->halves[first + i][random_below(&worker->random, 2)] = random_half(worker);
         dawdle(worker);
