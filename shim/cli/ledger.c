@@ -154,10 +154,13 @@ static bool is_wrong(const struct outcome *outcome)
 static void print_file(struct ledger *ledger, const struct subject *subject)
 {
     struct text text;
-    if (subject->failure || (ledger->quiet && !is_wrong(&subject->outcome)))
+    bool begun = !subject->failure || subject->outcome.bytes > 0;
+    if (!begun || (ledger->quiet && !is_wrong(&subject->outcome)))
         return;
     printf("%s: blocks: %s%s\n", subject->path, outcome_text(&text, &subject->outcome),
-           subject->outcome.incomplete ? " (interrupted)" : "");
+           subject->failure              ? " (failed)"
+           : subject->outcome.incomplete ? " (interrupted)"
+                                         : "");
 }
 
 static void print_totals(const struct ledger *ledger, int signal, double seconds)
@@ -166,7 +169,7 @@ static void print_totals(const struct ledger *ledger, int signal, double seconds
     char bytes[SIZE_TEXT], rate[SIZE_TEXT];
     if (ledger->quiet && signal == 0)
         return;
-    if (ledger->files > 0)
+    if (ledger->files > 0 || ledger->total.bytes > 0)
         printf("%s%llu file%s: blocks: %s; %s read in %.1f s, %s/s\n", signal ? "interrupted: " : "",
                (unsigned long long)ledger->files, ledger->files == 1 ? "" : "s", outcome_text(&text, &ledger->total),
                size_text(bytes, (double)ledger->total.bytes), seconds,

@@ -3,6 +3,7 @@
  * whoever writes or changes them meanwhile, no checksum is ever recorded that is not the content's.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -174,6 +175,32 @@ START_TEST(the_store_itself_is_not_adopted)
 
     ck_assert_uint_eq(command_total(&child, "files"), 0);
     child_free(&child);
+}
+END_TEST
+
+START_TEST(a_killed_adoption_is_settled_by_whoever_comes_next)
+{
+    static const char *const places[] = {"announce adoption", "CAS pending 0->new#9", "read again",
+                                         "publish#9",         "current=new#9",        "leave in-flight"};
+
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        struct scene scene;
+        char stop[64];
+        int status;
+
+        if (!open_scene(&scene))
+            return;
+        snprintf(stop, sizeof(stop), "BOUNCEIO_TEST_STOP=%s:kill", places[i]);
+        const char *killing[] = {scene.environment[0], stop, NULL};
+
+        command_use("steps");
+        pid_t adoption = command_start(killing, (const char *const[]){"adopt", scene.path, NULL}, "/dev/null");
+
+        ck_assert_int_eq(waitpid(adoption, &status, 0), adoption);
+        ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: status %x", places[i], (unsigned)status);
+        counts(&scene, "adopt", 0, "blocks_adopted");
+        ck_assert_uint_eq(counts(&scene, "scrub", 0, "blocks_verified"), BLOCKS);
+    }
 }
 END_TEST
 
@@ -363,6 +390,7 @@ int main(int argc, char **argv)
                                   a_file_changed_outside_is_believed_again_when_it_is_trusted,
                                   a_large_hole_stays_without_checksums,
                                   the_store_itself_is_not_adopted,
+                                  a_killed_adoption_is_settled_by_whoever_comes_next,
                                   what_is_written_while_it_is_adopted_has_its_own_checksum,
                                   blocks_read_through_pages_are_adopted,
                                   blocks_read_in_place_are_adopted,
