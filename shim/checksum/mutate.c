@@ -26,6 +26,7 @@ int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint
 {
     struct map_header *header = map->header;
     mutation->flight = FLIGHT_NONE;
+    mutation->times_kept = false;
     STEP("raise count");
     /* Sequentially consistent: pairs with map_mutator_covers. */
     atomic_fetch_add(&header->unsettled, 1);
@@ -76,7 +77,7 @@ void mutate_close(struct mutation *mutation, uint64_t first, uint64_t blocks)
         return;
     map_refresh(map);
     mutate_unknown(map, first, blocks);
-    if (blocks > 0)
+    if (blocks > 0 && !mutation->times_kept)
         window_renew(map, mutation->issued);
     else
         window_extend(map);

@@ -15,6 +15,8 @@ struct mutation {
     struct map *map; /* NULL: nothing to do */
     int flight;
     int64_t issued; /* time, for the window */
+    bool
+        times_kept; /* set by the caller before mutate_close: the file's mtime is, or may be, that of an earlier write */
 };
 
 /*

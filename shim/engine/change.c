@@ -149,6 +149,8 @@ void change_close(struct change *change, bool changed)
     struct map *map = change->mutation.map;
     if (map) {
         bool truncation = change->end == CHANGE_TO_END;
+        /* A hole punched where a hole was, on btrfs, moves no times. */
+        change->mutation.times_kept = issue_file_modified(change->view.fd) < change->mutation.issued;
         mutate_close(&change->mutation, blocks_first(change->begin),
                      !changed     ? 0
                      : truncation ? FLIGHT_TO_END

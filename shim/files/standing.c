@@ -64,6 +64,8 @@ static void begin(struct standing *entry)
 
 static void finish(struct standing *entry)
 {
+    /* Perhaps nothing was written by it. */
+    entry->mutation.times_kept = true;
     mutate_close(&entry->mutation, entry->first, entry->blocks);
     file_release(entry->file);
 }

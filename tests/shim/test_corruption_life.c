@@ -164,10 +164,73 @@ START_TEST(a_life_with_a_failing_disk)
 }
 END_TEST
 
+/* --- Changes that change nothing ------------------------------------------------------------------------------------ */
+
+/* On some file systems they leave the times alone, on others not; and damage is found after them as before. */
+static void damage_is_found_after(const struct order *order)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? test_filesystems(fs) : 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const char *environment[] = {store_variable(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp"), NULL};
+        const char *path = path_in(fs[i].path, "still");
+        struct actor actor = actor_new(environment);
+
+        actor_opens(&actor, path);
+        actor_does(&actor, &(struct order){.act = ACT_TRUNCATE, .length = 2 * BLOCKS * BLOCK});
+        actor_writes(&actor, 1, 0, BLOCKS);
+        sequence_sleep(30);
+        for (int n = 0; n < 2; n++)
+            actor_does(&actor, order);
+        flip_bit_behind(path, 3 * BLOCK, 0);
+        struct answer answer = actor_survey(&actor, BLOCKS);
+
+        ck_assert_msg(answer.survey[3] == 'E', "on %s: \"%s\"", fs[i].name, answer.survey);
+        actor_leaves(&actor);
+    }
+}
+
+START_TEST(punching_a_hole_where_one_is)
+{
+    damage_is_found_after(&(struct order){.act = ACT_PUNCH, .offset = 20 * BLOCK, .length = 2 * BLOCK});
+}
+END_TEST
+
+START_TEST(punching_beyond_the_end)
+{
+    damage_is_found_after(&(struct order){.act = ACT_PUNCH, .offset = 40 * BLOCK, .length = 2 * BLOCK});
+}
+END_TEST
+
+START_TEST(truncating_to_the_same_size)
+{
+    damage_is_found_after(&(struct order){.act = ACT_TRUNCATE, .length = 2 * BLOCKS * BLOCK});
+}
+END_TEST
+
+START_TEST(syncing_what_is_synced)
+{
+    damage_is_found_after(&(struct order){.act = ACT_FSYNC});
+}
+END_TEST
+
+START_TEST(mapping_without_writing)
+{
+    damage_is_found_after(&(struct order){.act = ACT_MAP, .offset = 20 * BLOCK, .length = 2 * BLOCK});
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {SEQUENCE_MODES, ACTOR_MODE, {NULL, NULL}};
-    const TTest *const tests[] = {a_life_with_a_failing_disk, NULL};
+    const TTest *const tests[] = {a_life_with_a_failing_disk,
+                                  punching_a_hole_where_one_is,
+                                  punching_beyond_the_end,
+                                  truncating_to_the_same_size,
+                                  syncing_what_is_synced,
+                                  mapping_without_writing,
+                                  NULL};
 
     return support_main(argc, argv, "a life with a failing disk", getenv("BOUNCEIO_TEST_FULL") ? 3600 : 120, modes,
                         tests);

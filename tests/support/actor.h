@@ -23,6 +23,7 @@ enum act {
     ACT_TRUNCATE, /* to `length` */
     ACT_PUNCH,    /* a hole */
     ACT_FSYNC,
+    ACT_MAP,            /* a shared mapping, writable, made and undone */
     ACT_READ,           /* directly; the answer has the hash of what was read */
     ACT_SURVEY,         /* read block by block; the answer's text is one letter for each: see actor_survey */
     ACT_STOP,           /* text: BOUNCEIO_TEST_STOP from here on, "" for none */
