@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/config.h"
 #include "base/process.h"
@@ -78,6 +79,32 @@ __attribute__((noinline)) void sweep_file(const struct fd_view *view, bool all)
     sweep_rest(&sweep);
 }
 
+/*
+ * Sweeps at close are rationed: a tenth of the time, and two seconds of it in advance. A program that closes a few files has them all swept,
+ * one that writes thousands does not wait for the disk with each of them. Relaxed: two threads that sweep at once may both be let.
+ */
+static _Atomic int64_t paid_until; /* nanoseconds of CLOCK_MONOTONIC */
+
+enum { RATION = 10 };
+#define IN_ADVANCE (INT64_C(2000000000) * RATION)
+
+static int64_t monotonic_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static void sweep_rationed(const struct fd_view *view)
+{
+    int64_t begin = monotonic_now(), paid = atomic_load_explicit(&paid_until, memory_order_relaxed);
+    if (paid > begin)
+        return;
+    sweep_file(view, true);
+    int64_t from = paid > begin - IN_ADVANCE ? paid : begin - IN_ADVANCE;
+    atomic_store_explicit(&paid_until, from + (monotonic_now() - begin) * RATION, memory_order_relaxed);
+}
+
 /* A file without a name needs no checksums any more. */
 static bool has_name(int fd)
 {
@@ -93,6 +120,6 @@ void sweep_at_close(int fd)
     /* The entry's reference and ours: this is the file's last descriptor here. Another session that uses the map sweeps it. */
     if (view.file && has_dirty(view.file) && atomic_load(&view.file->references) <= 2 && has_name(fd) &&
         !session_others_use_map(view.file->map.id))
-        sweep_file(&view, true);
+        sweep_rationed(&view);
     fd_view_close(&view);
 }
