@@ -22,6 +22,7 @@ struct mapping {
     _Atomic uintptr_t begin; /* 0: free; CLAIMED: being filled */
     _Atomic uint64_t length;
     _Atomic(struct map *) owner;
+    _Atomic bool is_view; /* read-only: there is no header to mark */
 };
 enum { CLAIMED = 1 };
 
@@ -49,7 +50,7 @@ static struct mapping *claim(uint32_t first, uint32_t end)
     return NULL;
 }
 
-static bool enter(uintptr_t address, uint64_t length, struct map *owner)
+static bool enter(uintptr_t address, uint64_t length, struct map *owner, bool is_view)
 {
     uint32_t vacant = atomic_load_explicit(&registry->vacant, memory_order_relaxed);
     struct mapping *mapping = claim(vacant, REGISTRY_SLOTS);
@@ -59,6 +60,7 @@ static bool enter(uintptr_t address, uint64_t length, struct map *owner)
         return false;
     atomic_store_explicit(&mapping->length, length, memory_order_relaxed);
     atomic_store_explicit(&mapping->owner, owner, memory_order_relaxed);
+    atomic_store_explicit(&mapping->is_view, is_view, memory_order_relaxed);
     /* Sequentially consistent: pairs with break_all, which sets store_failed before it looks. */
     atomic_store(&mapping->begin, address);
     return true;
@@ -78,16 +80,26 @@ static void leave(uintptr_t address)
     }
 }
 
-long mapping_make(int fd, uint64_t offset, uint64_t length, struct map *owner)
+static long make(int fd, uint64_t offset, uint64_t length, struct map *owner, bool is_view)
 {
-    long address = raw(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+    long address = raw(SYS_mmap, NULL, length, is_view ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
     if (raw_failed(address))
         return address;
     raw(SYS_madvise, address, length, MADV_DONTFORK);
-    if (enter((uintptr_t)address, length, owner))
+    if (enter((uintptr_t)address, length, owner, is_view))
         return address;
     raw(SYS_munmap, address, length);
     return -ENOMEM;
+}
+
+long mapping_make(int fd, uint64_t offset, uint64_t length, struct map *owner)
+{
+    return make(fd, offset, length, owner, false);
+}
+
+long mapping_make_view(int fd, uint64_t length, struct map *owner)
+{
+    return make(fd, 0, length, owner, true);
 }
 
 void mapping_unmake(void *address, uint64_t length)
@@ -106,9 +118,11 @@ bool mapping_store_failed(void)
 
 /* ---- The handler's part. Its touches of headers may fault and be repaired in their turn. ---- */
 
-static void break_map(struct map *map)
+static void break_owner(const struct mapping *mapping)
 {
-    if (atomic_exchange(&map->broken, true) || !map->header)
+    struct map *map = atomic_load_explicit(&mapping->owner, memory_order_relaxed);
+    if (!map || atomic_exchange(&map->broken, true) || !map->header ||
+        atomic_load_explicit(&mapping->is_view, memory_order_relaxed))
         return;
     /* Relaxed: ordered before the next write of this process by the system call that it is. */
     atomic_fetch_or_explicit(&map->header->flags, MAP_CHANGED_OUTSIDE, memory_order_relaxed);
@@ -121,9 +135,8 @@ static void break_all(void)
         return;
     for (uint32_t i = 0; i < atomic_load(&registry->high); i++) {
         struct mapping *mapping = &registry->mappings[i];
-        struct map *owner = atomic_load(&mapping->begin) > CLAIMED ? atomic_load(&mapping->owner) : NULL;
-        if (owner)
-            break_map(owner);
+        if (atomic_load(&mapping->begin) > CLAIMED)
+            break_owner(mapping);
     }
 }
 
@@ -161,14 +174,14 @@ static bool put_zeros(struct mapping *mapping, uintptr_t address)
 static bool repair_and_break(uintptr_t address)
 {
     struct mapping *mapping = find(address);
-    if (!mapping || !put_zeros(mapping, address))
+    if (!mapping)
         return false;
-    struct map *owner = atomic_load_explicit(&mapping->owner, memory_order_relaxed);
-    if (owner)
-        break_map(owner);
+    /* First: no thread is to take the zeros for what a map says. */
+    if (atomic_load_explicit(&mapping->owner, memory_order_relaxed))
+        break_owner(mapping);
     else
         break_all();
-    return true;
+    return put_zeros(mapping, address);
 }
 
 static bool mapping_repair(void *address)

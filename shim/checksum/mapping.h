@@ -24,6 +24,9 @@
  */
 long mapping_make(int fd, uint64_t offset, uint64_t length, struct map *owner);
 
+/* A whole file to look at, read-only, for a `owner` that is no user of the map: when its memory fails, that is all that breaks. */
+long mapping_make_view(int fd, uint64_t length, struct map *owner);
+
 /* Nobody uses it any more. `address` and `length` as made. */
 void mapping_unmake(void *address, uint64_t length);
 

@@ -279,7 +279,7 @@ void region_sweep_close(struct region_sweep *sweep, bool flushed)
     for (unsigned i = 0; flushed && i < sweep->count; i++) {
         uint64_t seen = sweep->region[i].word;
         STEP("msync words");
-        if (!each_run(sweep->map, sweep->region[i].number, sync_words))
+        if (!each_run(sweep->map, sweep->region[i].number, sync_words) || !map_is_usable(sweep->map))
             continue;
         STEP("CAS DIRTY off");
         atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,

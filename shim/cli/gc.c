@@ -142,6 +142,8 @@ static void look_at_map(struct gc *gc, const char *name)
         gc->foreign++;
     else
         look_for_file(gc, &view);
+    if (!map_is_usable(&view.map))
+        gc->status = cli_error("cannot read map \"%s\" to its end", name);
     map_view_close(&view);
 }
 

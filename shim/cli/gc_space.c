@@ -84,7 +84,8 @@ static bool trim_region(const struct map *map, int file, uint64_t region, uint64
     if (alone) {
         alone = !session_others_use_map(map->id);
         uint64_t bits = alone ? idle_units(map, region, end) : 0;
-        if (bits) {
+        /* Words of failed memory say nothing, but that is not the map's word. */
+        if (bits && map_is_usable(map)) {
             punch(map, file, region, bits);
             *trimmed = true;
         }

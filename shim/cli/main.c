@@ -75,6 +75,7 @@ int cli_start(void)
 {
     if (process_start()) {
         config.stats = NULL; /* the command reports in its own way */
+        guard_install();     /* a map whose disk fails is not to end the command */
         return CLI_CLEAN;
     }
     return cli_error("the checksums cannot be used%s", config.disable ? ": unset BOUNCEIO_DISABLE" : "");

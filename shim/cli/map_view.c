@@ -6,11 +6,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/raw.h"
 #include "checksum/locator.h"
+#include "checksum/mapping.h"
 #include "checksum/store.h"
 
 static bool is_sound(const struct map_header *header, uint64_t bytes)
@@ -35,13 +36,16 @@ static int map_file(struct map_view *view, int fd)
         return -EINVAL;
     view->bytes = (uint64_t)status.st_size;
     view->on_disk = (uint64_t)status.st_blocks * 512;
-    char *base = mmap(NULL, view->bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED)
-        return -errno;
+    long address = mapping_make_view(fd, view->bytes, &view->map);
+    if (raw_failed(address))
+        return (int)address;
+    char *base = (char *)address;
     view->map.header = (struct map_header *)base;
-    if (!is_sound(view->map.header, view->bytes)) {
+    bool sound = is_sound(view->map.header, view->bytes);
+    if (!sound || !map_is_usable(&view->map)) {
+        int error = map_is_usable(&view->map) ? -EINVAL : -EIO;
         map_view_close(view);
-        return -EINVAL;
+        return error;
     }
     view->map.id = view->map.header->identity.map_id;
     for (unsigned window = 0; window < map_window_count(&view->map); window++)
@@ -67,7 +71,7 @@ int map_view_open(struct map_view *view, const char *name)
 void map_view_close(struct map_view *view)
 {
     if (view->map.header)
-        munmap(view->map.header, view->bytes);
+        mapping_unmake(view->map.header, view->bytes);
     view->map.header = NULL;
 }
 

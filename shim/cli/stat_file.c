@@ -219,6 +219,8 @@ int stat_file(struct stat_run *run, const char *path, uint64_t size, const struc
     if (error != 0 && error != -ENOENT)
         return cli_error("%s: cannot read its map \"%s\": %s", path, name, strerror(-error));
     int status = report(run, path, &view, size);
+    if (error == 0 && !map_is_usable(&view.map))
+        status = cli_error("%s: its map \"%s\" cannot be read to its end: what was said of it is not all", path, name);
     map_view_close(&view);
     return status;
 }

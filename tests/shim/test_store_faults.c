@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/command.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 #include "support/support.h"
@@ -507,6 +508,29 @@ START_TEST(a_map_whose_words_cannot_be_read)
 }
 END_TEST
 
+START_TEST(commands_that_meet_words_that_cannot_be_read_say_that_they_could_not)
+{
+    char variable[4200];
+
+    if (!set_up_with_map_unreadable_from(8192))
+        return;
+    snprintf(variable, sizeof(variable), "BOUNCEIO_STORE=%s", store);
+    const char *const environment[] = {variable, NULL};
+    const char *const commands[][4] = {{"stat", data, NULL},
+                                       {"scrub", data, NULL},
+                                       {"adopt", data, NULL},
+                                       {"adopt", "--trust", data, NULL},
+                                       {"gc", NULL}};
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+        struct child child = command_ends(2, environment, commands[i]);
+
+        ck_assert_msg(strstr(child.errors, store), "%s: %s", commands[i][0], child.errors);
+        child_free(&child);
+    }
+    filesystem_unmount(disk);
+}
+END_TEST
+
 START_TEST(a_map_whose_header_cannot_be_read_is_not_taken_for_a_damaged_one)
 {
     if (!set_up_with_map_unreadable_from(0))
@@ -589,6 +613,7 @@ int main(int argc, char **argv)
                                   an_xfs_that_is_pulled_out,
                                   a_disk_that_is_full_when_copy_on_write_wants_space,
                                   a_map_whose_words_cannot_be_read,
+                                  commands_that_meet_words_that_cannot_be_read_say_that_they_could_not,
                                   a_map_whose_header_cannot_be_read_is_not_taken_for_a_damaged_one,
                                   a_disk_that_is_frozen_for_a_while,
                                   a_disk_that_is_read_only_when_the_program_starts,

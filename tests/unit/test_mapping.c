@@ -20,6 +20,7 @@
 #include "bounce/guard.h"
 #include "checksum/announce.h"
 #include "checksum/mapping.h"
+#include "checksum/region.h"
 #include "checksum/session_peers.h"
 #include "checksum/settle.h"
 #include "checksum/store.h"
@@ -115,7 +116,7 @@ START_TEST(a_header_that_is_gone_takes_nothing_else_with_it)
 {
     set_up(1);
     cut_map_off(0);
-    ck_assert_uint_eq(map->header->flags, MAP_CHANGED_OUTSIDE); /* of the page of zeros in its place */
+    ck_assert_uint_eq(map->header->windows, 0); /* of the page of zeros in its place */
     ck_assert(!map_is_usable(map));
     ck_assert(!mapping_store_failed());
     locked_map_close(map, false);
@@ -166,6 +167,39 @@ START_TEST(a_request_in_flight_completes_over_a_map_that_breaks)
     announce_close(&announcement);
     ck_assert(!map_is_usable(map));
     locked_map_close(map, false);
+}
+END_TEST
+
+START_TEST(a_region_of_a_map_that_breaks_stays_dirty)
+{
+    struct region_sweep sweep;
+    uint64_t cursor = 0;
+    set_up(1);
+    struct block_words *words = words_of(map, 0);
+    atomic_fetch_or(map_region_word(map, 0), REGION_DIRTY);
+    ck_assert_uint_eq(region_sweep_open(&sweep, map, &cursor, true), 1);
+    cut_map_off(2 * FORMAT_PAGE);
+    words->current = SUM; /* never reaches the file */
+    region_sweep_close(&sweep, true);
+    ck_assert_uint_eq(atomic_load(map_region_word(map, 0)) & REGION_DIRTY, REGION_DIRTY);
+}
+END_TEST
+
+START_TEST(a_view_that_breaks_changes_nothing_of_the_map)
+{
+    struct map view = {0};
+    set_up(1);
+    int fd = open(map_fixture_map_path(&fixture, map), O_RDONLY | O_CLOEXEC);
+    const uint64_t length = 2 * FORMAT_PAGE + UNIT_BYTES;
+    long address = mapping_make_view(fd, length, &view);
+    ck_assert_int_gt(address, 0);
+    view.header = (struct map_header *)address;
+    cut_map_off(2 * FORMAT_PAGE);
+    ck_assert_uint_eq(*(volatile uint64_t *)(address + 2 * FORMAT_PAGE), 0);
+    ck_assert(!map_is_usable(&view));
+    ck_assert(map_is_usable(map));
+    ck_assert_uint_eq(map->header->flags, 0);
+    mapping_unmake((void *)address, length);
 }
 END_TEST
 
@@ -547,6 +581,8 @@ int main(int argc, char **argv)
                                   a_window_added_later_is_repaired_as_well,
                                   words_beside_the_failed_page_stay_in_the_file,
                                   a_request_in_flight_completes_over_a_map_that_breaks,
+                                  a_region_of_a_map_that_breaks_stays_dirty,
+                                  a_view_that_breaks_changes_nothing_of_the_map,
                                   a_broken_map_leaves_others_alone,
                                   memory_that_is_nobodys_is_not_repaired,
                                   a_session_file_that_fails_breaks_every_map,
