@@ -2,7 +2,7 @@
 #
 #   make            build/libbounceshim.so          make demo        see it work
 #   make check      the tests                       make check-apps  real programs under the shim
-#   make torture    kills and power cuts
+#   make torture    kills and power cuts           make model       every interleaving of the protocols
 #   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
 #
 # V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps|fuzz.

@@ -24,7 +24,7 @@ static const struct {
     unsigned deaths;
     unsigned preemptions, long_preemptions;
 } table[] = {
-    {START_KNOWN, "W(bb) W(cc) R", 0, 2, 4},       {START_KNOWN, "W(bb) W(aa) R", 0, 2, 4},
+    {START_KNOWN, "W(bb) W(cc) R", 0, 2, 3},       {START_KNOWN, "W(bb) W(aa) R", 0, 2, 3},
     {START_KNOWN, "W(bb)? W(cc)?", 0, 2, 4},       {START_KNOWN, "P(b.) P(.c) R", 0, 2, 3},
     {START_KNOWN, "P(b.) P(.c) W(cc) R", 0, 1, 2}, {START_KNOWN, "M W(bb) R", 0, 2, 3},
     {START_KNOWN, "M W(bb) P(.c) R", 0, 1, 2},     {START_KNOWN, "M P(b.)", 0, 2, 4},
