@@ -16,6 +16,9 @@
 /* Seconds between sweeps: regions are cleared by the second sweep that finds them unwritten since the first. */
 enum { AFTER_SYNC = 5, UNASKED = 30 };
 
+/* Has a flush of ours ever failed? Then each of the program's looks whether it is to be told. */
+static _Atomic bool anything_unsaid;
+
 /* Is the last sweep of the file that long ago? */
 static bool is_time(const struct file *file, int seconds)
 {
@@ -47,12 +50,34 @@ void sweep_open(struct sweep *sweep, int fd)
     sweep->view.file = NULL;
 }
 
+/* The kernel tells of a failed flush once, and this time it is not the program that asked. @return whether all went well. */
+static bool flush(const struct sweep *sweep)
+{
+    long error = raw(SYS_fsync, sweep->view.fd);
+    if (!raw_failed(error))
+        return true;
+    atomic_store(&sweep->view.file->unsaid, (int)-error);
+    atomic_store(&anything_unsaid, true);
+    return false;
+}
+
+int sweep_unsaid(int fd)
+{
+    struct fd_view view;
+    if (!atomic_load_explicit(&anything_unsaid, memory_order_relaxed) || !process_owns_tables() ||
+        fd_view_open(&view, fd, false) != 0)
+        return 0;
+    int error = view.file ? atomic_exchange(&view.file->unsaid, 0) : 0;
+    fd_view_close(&view);
+    return error;
+}
+
 /* The regions beyond the first REGION_SWEEP, with flushes of our own: the first one has left little to flush. */
 static void sweep_rest(struct sweep *sweep)
 {
     struct map *map = &sweep->view.file->map;
     while (region_sweep_open(&sweep->regions, map, &sweep->cursor, sweep->all) > 0)
-        region_sweep_close(&sweep->regions, raw(SYS_fsync, sweep->view.fd) == 0);
+        region_sweep_close(&sweep->regions, flush(sweep));
     if (!region_any_dirty(map))
         atomic_store(&map->dirtied, false);
 }

@@ -28,6 +28,9 @@ static inline bool sweep_is_open(const struct sweep *sweep)
 }
 void sweep_close(struct sweep *sweep, bool synced);
 
+/* The error of a flush of ours that the program has not been told of, once; 0: none. Its next fsync of the file fails with it. */
+int sweep_unsaid(int fd);
+
 /* In a blocking request: is it time for a sweep of our own? One load and a look at the clock when there is anything DIRTY. */
 bool sweep_is_due(const struct file *file);
 void sweep_file(const struct fd_view *view, bool all);

@@ -14,12 +14,13 @@ static void clean_up(void *sweep)
     sweep_close(sweep, false);
 }
 
-static int synced(struct sweep *sweep, int result)
+static int synced(struct sweep *sweep, int fd, int result)
 {
     int error = errno;
     sweep_close(sweep, result == 0);
-    errno = error;
-    return result;
+    int unsaid = result == 0 ? sweep_unsaid(fd) : 0;
+    errno = unsaid != 0 ? unsaid : error;
+    return unsaid != 0 ? -1 : result;
 }
 
 static bool passes(int fd)
@@ -35,7 +36,7 @@ EXPORT int fsync(int fd)
     int error = errno;
     sweep_open(&sweep, fd);
     errno = error;
-    return synced(&sweep, CANCEL_WITH(clean_up, &sweep, next.fsync(fd)));
+    return synced(&sweep, fd, CANCEL_WITH(clean_up, &sweep, next.fsync(fd)));
 }
 
 EXPORT int fdatasync(int fd)
@@ -46,5 +47,6 @@ EXPORT int fdatasync(int fd)
     int error = errno;
     sweep_open(&sweep, fd);
     errno = error;
-    return synced(&sweep, CANCEL_WITH(clean_up, &sweep, sweep_is_open(&sweep) ? next.fsync(fd) : next.fdatasync(fd)));
+    return synced(&sweep, fd,
+                  CANCEL_WITH(clean_up, &sweep, sweep_is_open(&sweep) ? next.fsync(fd) : next.fdatasync(fd)));
 }

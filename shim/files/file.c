@@ -123,6 +123,7 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
     atomic_store(&file->swept, 0);
+    atomic_store(&file->unsaid, 0);
     atomic_store(&file->looked_for_dead, 0);
     learn_alignment(file, fd);
     if (!open_map(file, fd, create_map)) {

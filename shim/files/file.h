@@ -25,6 +25,7 @@ struct file {
     _Atomic uint32_t suspicions;     /* in-place reads that were suspected wrongly */
     _Atomic int64_t swept;           /* when DIRTY regions were last swept, nanoseconds of CLOCK_REALTIME_COARSE */
     _Atomic int64_t looked_for_dead; /* when dead sessions were last looked for, likewise */
+    _Atomic int unsaid;              /* errno of a flush of ours that failed, until the program has been told; or 0 */
     uint64_t device, inode;
     uint32_t offset_align; /* of direct I/O, bytes; 512 when the filesystem does not say */
     uint32_t memory_align;
