@@ -47,15 +47,31 @@ void land(struct participant *writer, const struct part *part)
     now->disk[sector] = part->content[sector];
 }
 
+/* What it has written beyond the end of the file is never seen. */
+static void lose_beyond_end(void)
+{
+    for (unsigned sector = now->size; sector < SECTORS; sector++)
+        if ((sectors_of(my) & ~me->landing) >> sector & 1)
+            now->disk[sector] = 0;
+}
+
+/* The kernel finishes what is written; of the rest, only what is asynchronous still reaches the disk. */
+void abandon(void)
+{
+    if (me->issued && me->landing == 0)
+        move_size(my);
+    else if (me->issued && !my->asynchronous)
+        lose_beyond_end();
+    if (!my->asynchronous)
+        me->landing = 0;
+}
+
 /* The request is over with an error: what has not reached the disk never will. */
 static void fail(void)
 {
     me->failed = true;
     me->refused = me->landing == sectors_of(my) && search_choose(2) == 1;
-    /* What it has written beyond the end of the file is never seen. */
-    for (unsigned sector = now->size; sector < SECTORS; sector++)
-        if ((sectors_of(my) & ~me->landing) >> sector & 1)
-            now->disk[sector] = 0;
+    lose_beyond_end();
     me->landing = 0;
 }
 
@@ -64,6 +80,7 @@ enum progress transfer(void)
     BEGIN(me->at[1]);
     STEP("issue");
     me->landing = sectors_of(my);
+    me->issued = true;
     while (me->landing != 0) {
         STEP("the disk writes");
         if (my->may_fail && search_choose(2) == 1)
@@ -75,5 +92,6 @@ enum progress transfer(void)
         STEP("the size moves");
         move_size(my);
     }
+    me->issued = false;
     END;
 }

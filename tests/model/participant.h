@@ -22,7 +22,7 @@ struct participant {
     uint8_t landing; /* sectors that have been issued and have not reached the disk */
     bool dead : 1, finished : 1;
     /* Locals. */
-    bool sole : 1, found : 1, whole : 1, poisoned : 1, failed : 1, refused : 1;
+    bool sole : 1, found : 1, whole : 1, poisoned : 1, failed : 1, refused : 1, issued : 1;
     uint8_t mine, seen, base, sector[SECTORS], slot, round, held, entry;
 };
 
@@ -130,6 +130,9 @@ enum progress transfer(void);
 
 /* A sector of what the writer has issued reaches the disk. */
 void land(struct participant *writer, const struct part *part);
+
+/* `me` has died: what becomes of its request. */
+void abandon(void);
 
 /* The file reaches as far as what was written. */
 void move_size(const struct part *part);

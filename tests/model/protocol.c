@@ -58,7 +58,8 @@ static bool die(void)
     if (!my->may_die || me->dead || me->finished || now->deaths == configuration->deaths || !has_begun())
         return false;
     now->deaths++;
-    *me = (struct participant){.dead = true, .flight = me->flight, .landing = my->asynchronous ? me->landing : 0};
+    abandon();
+    *me = (struct participant){.dead = true, .flight = me->flight, .landing = me->landing};
     search_say("is killed");
     return true;
 }
@@ -68,7 +69,8 @@ static bool land_late(void)
     if (!me->dead || me->landing == 0)
         return false;
     land(me, my);
-    move_size(my);
+    if (me->landing == 0)
+        move_size(my);
     search_say("the disk writes, too late");
     return true;
 }

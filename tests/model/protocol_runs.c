@@ -91,6 +91,8 @@ static const struct {
     {LONG, START_DAMAGED, "P(.b)!? T R W(cc)?", 1},
     {LONG, START_SHORT, "P(b.)!~ P(.c)!~ T R", 2},
     {LONG, START_SHORT, "X! P(.c)! T P(b.)", 2},
+    {LONG, START_SHORT, "X! W(bb)!~ T P(.c)", 2},
+    {LONG, START_KNOWN, "W(bb)! P(.c)! M! T", 3},
     {LONG, START_EMPTY, "P(b.)!~ P(.c)!~ T W(bb)", 2},
 };
 
@@ -141,7 +143,8 @@ static bool search_one(enum start start, const char *participants, unsigned deat
     snprintf(what, sizeof what, "%-8s %-28s%s%s%s%s", notation_starts[start], participants,
              deaths == 0   ? ""
              : deaths == 1 ? " one death"
-                           : " two deaths",
+             : deaths == 2 ? " two deaths"
+                           : " three deaths",
              rule ? " without \"" : "", rule ? rule : "", rule ? "\"" : "");
     return report_run(what, expected, &result);
 }
