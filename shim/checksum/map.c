@@ -216,15 +216,27 @@ static int enter_boot(struct map *map, int fd, int64_t modified)
     return error;
 }
 
-/* `ours`: our own session has the map open already, for a look-alike inode. Our use of it is registered: of two who bind, one sees the other. */
-static int bind_device(struct map_header *header, uint64_t id, uint64_t device, bool ours)
+/*
+ * Register our use of the map, which binds it to `device` if nobody else uses it. `ours`: our own session has the map open already, for a
+ * look-alike inode. In the map's turn when it is bound to another one: after a restart of the machine all who open it want to bind it, and
+ * must not take each other for users of that other device.
+ */
+static int use_on_device(const struct map *map, uint64_t device, bool ours)
 {
-    uint64_t bound = atomic_load(&header->bound_device);
-    if (bound == device)
-        return 0;
-    if (ours || session_others_use_map(id))
-        return -EBUSY;
-    return atomic_compare_exchange_strong(&header->bound_device, &bound, device) || bound == device ? 0 : -EBUSY;
+    _Atomic uint64_t *bound = &map->header->bound_device;
+    if (atomic_load(bound) == device) {
+        session_use_map(map->id);
+        return atomic_load(bound) == device ? 0 : -EBUSY;
+    }
+    int turn = map_turn_alone(map->id), error = turn;
+    if (turn == 0 && atomic_load(bound) != device && (ours || session_others_use_map(map->id)))
+        error = -EBUSY;
+    if (error == 0)
+        atomic_store(bound, device);
+    session_use_map(map->id);
+    if (turn == 0)
+        map_turn_end(map->id);
+    return error;
 }
 
 static int attach(struct map *map, int fd, const struct map_key *key)
@@ -237,15 +249,15 @@ static int attach(struct map *map, int fd, const struct map_key *key)
     map->id = map->header->identity.map_id;
     atomic_store_explicit(&map->windows[0], (char *)base + FORMAT_PAGE, memory_order_release);
     bool ours = session_uses_map(map->id);
-    session_use_map(map->id);
-    int error = bind_device(map->header, map->id, key->device, ours);
-    if (error != 0) {
+    int error = use_on_device(map, key->device, ours);
+    if (error == -EBUSY) {
         log_warn("map \"%s\" is in use for the same inode on another mount (a snapshot?): "
                  "pages of this one are stable but not checksummed",
                  map->name);
         return error;
     }
-    error = enter_boot(map, fd, key->modified);
+    if (error == 0)
+        error = enter_boot(map, fd, key->modified);
     if (error == 0)
         error = map_attach_windows(map, fd);
     if (error != 0)

@@ -2,7 +2,10 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,6 +134,69 @@ START_TEST(who_goes_on_without_a_map_in_use_tells_its_users)
 }
 END_TEST
 
+/* All at once, in each round. */
+static struct start {
+    _Atomic unsigned round, opened, closed, failed;
+} * start;
+
+enum { OPENERS = 2, STARTS = 1500 };
+
+static bool open_when_started(struct peer *peer, void *argument)
+{
+    struct map map = {0};
+    (void)argument;
+    ck_assert_int_eq(locked_map_open(&map, &fixture.key, true), 0);
+    locked_map_close(&map, false);
+    peer_pause(peer);
+    for (unsigned round = 1; round <= STARTS; round++) {
+        while (atomic_load(&start->round) < round)
+            ;
+        if (locked_map_open(&map, &fixture.key, true) != 0)
+            atomic_fetch_add(&start->failed, 1);
+        atomic_fetch_add(&start->opened, 1);
+        while (atomic_load(&start->opened) < round * OPENERS)
+            sched_yield();
+        locked_map_close(&map, false);
+        atomic_fetch_add(&start->closed, 1);
+    }
+    return true;
+}
+
+/* The number of a device may be another one after a restart. */
+static void bind_to_another_device(void)
+{
+    const uint64_t other = 0xdead;
+    int fd = open(map_fixture_map_path(&fixture, &fixture.map), O_RDWR | O_CLOEXEC);
+    ck_assert_int_eq(pwrite(fd, &other, sizeof other, offsetof(struct map_header, bound_device)), sizeof other);
+    close(fd);
+}
+
+START_TEST(who_open_a_map_together_on_a_new_device_all_get_it)
+{
+    struct peer peers[OPENERS];
+    start = mmap(NULL, sizeof *start, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert(start != MAP_FAILED);
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    fixture.map = was;
+    for (int i = 0; i < OPENERS; i++) {
+        peer_start(&peers[i], open_when_started, NULL);
+        peer_reach(&peers[i]);
+        peer_continue(&peers[i]);
+    }
+    for (unsigned round = 1; round <= STARTS; round++) {
+        while (atomic_load(&start->closed) < (round - 1) * OPENERS)
+            usleep(20);
+        bind_to_another_device();
+        atomic_store(&start->round, round);
+    }
+    for (int i = 0; i < OPENERS; i++)
+        peer_end(&peers[i]);
+    ck_assert_uint_eq(start->failed, 0);
+}
+END_TEST
+
 /* Open, look whether the name leads to what was opened, close: as fast as it goes. */
 static bool open_again_and_again(struct peer *peer, void *argument)
 {
@@ -214,6 +280,7 @@ int main(int argc, char **argv)
                                   map_whose_user_died_is_removed,
                                   newer_map_of_the_same_name_stays,
                                   who_goes_on_without_a_map_in_use_tells_its_users,
+                                  who_open_a_map_together_on_a_new_device_all_get_it,
                                   map_is_never_removed_under_who_opens_it,
                                   stopped_remover_costs_others_a_moment_and_their_checksums,
                                   NULL};
