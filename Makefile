@@ -3,6 +3,7 @@
 #   make            build/libbounceshim.so          make demo        see it work
 #   make check      the tests                       make check-apps  real programs under the shim
 #   make torture    kills and power cuts           make model       every interleaving of the protocols
+#   make fuzz       maps that say anything
 #   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
 #
 # V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps|fuzz.
@@ -280,6 +281,7 @@ torture: deps-build deps-check
 	$(Q)$(MAKE) --no-print-directory all tests tortures
 	$(Q)$(MAKE) --no-print-directory VARIANT=steps BUILD=$(BUILD)/steps all
 	$(Q)TORTURE_SLICE=$(SLICE) TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_CUTS=$(TORTURE_CUTS) $(RUN) torture -- $(T)
+	$(if $(T),,$(Q)$(MAKE) --no-print-directory fuzz RUNS=-1 FUZZ_SECONDS=20)
 
 # What a program that never uses O_DIRECT pays; fails beyond the limits.
 bench-idle: deps-build

@@ -90,9 +90,11 @@ void window_move(struct map *map, int64_t modified)
 void window_bridge(struct map *map, int64_t modified)
 {
     struct map_header *header = map->header;
-    if (modified < header->window_issue && header->window_issue - modified <= BRIDGED)
+    int64_t issue = atomic_load_explicit(&header->window_issue, memory_order_relaxed);
+    int64_t completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
+    if (modified < issue && issue <= saturated_sum(modified, BRIDGED))
         stamp(&header->window_issue, modified);
-    if (modified > header->window_completion && modified - header->window_completion <= BRIDGED)
+    if (modified > completion && modified <= saturated_sum(completion, BRIDGED))
         stamp(&header->window_completion, modified);
 }
 

@@ -131,18 +131,15 @@ static void seal(struct map_header *header, unsigned options)
         header->identity.map_id = id ? id : 1;
         header->identity_sum = identity_sum(&header->identity);
     }
-    if (options & OF_OUR_BOOT) {
-        header->boot[0] = session_state->boot[0];
-        header->boot[1] = session_state->boot[1];
-    }
-    if (options & OF_OUR_DEVICE)
-        header->bound_device = scene_key.device;
+    header->boot[0] = session_state->boot[0] + !(options & OF_OUR_BOOT);
+    header->boot[1] = session_state->boot[1];
+    header->bound_device = scene_key.device + !(options & OF_OUR_DEVICE);
 }
 
 static void choose_size(struct input *input)
 {
     uint8_t kind = input_byte(input);
-    unsigned window = kind == 255 ? MAP_WINDOWS - 1 : (kind >> 3) % 6;
+    unsigned window = (kind >> 3) % 6; /* more of them only take longer */
     uint64_t first = FORMAT_PAGE + window_bytes(0);
     switch (kind % 8) {
     case 0:
@@ -179,15 +176,15 @@ static void set_map(struct input *input, unsigned options)
         input_copy(input, page, input->left < sizeof page ? input->left : sizeof page);
     unsigned patches = (unsigned)input_below(input, 8);
     for (unsigned i = 0; i < patches; i++) {
-        uint64_t word = input_below(input, 42); /* identity and mutable fields are in words 0-11 and 32-41 */
+        /* Words 0-11 are the identity; it is left alone more often than not. */
+        uint64_t which = input_below(input, 32), word = which < 20 ? 32 + which % 10 : which - 20;
         uint64_t value = scene_word(input);
         memcpy(page + word * 8, &value, sizeof value);
     }
     seal(header, options);
-    if (faccessat(AT_FDCWD, scene.map_path, F_OK, 0) != 0) { /* it was set aside */
-        close(scene.map);
-        open_map_file();
-    }
+    /* What was there may have been set aside, and another one made. */
+    close(scene.map);
+    open_map_file();
     if (ftruncate(scene.map, 0) != 0 || ftruncate(scene.map, (off_t)scene.size) != 0)
         die("ftruncate");
     write_at(scene.map, page, scene.size < sizeof page ? scene.size : sizeof page, 0);
