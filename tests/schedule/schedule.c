@@ -34,6 +34,8 @@ static struct actor *running; /* NULL: the scheduler itself */
 static struct actor *acting;  /* whose session is the present one */
 static jmp_buf scheduler;
 static unsigned steps, deaths, preemptions;
+static unsigned
+    changes; /* moves, but for the steps of settlers, who would otherwise keep each other at work for ever */
 static bool tracing;
 static sigset_t signals;
 
@@ -132,11 +134,6 @@ void schedule_step(const char *name)
         _longjmp(scheduler, 1);
 }
 
-static unsigned steps_of_others(const struct actor *actor)
-{
-    return steps - actor->steps;
-}
-
 void schedule_wait(const char *name, bool (*may_go_on)(const struct actor *actor))
 {
     struct actor *actor = running;
@@ -144,7 +141,7 @@ void schedule_wait(const char *name, bool (*may_go_on)(const struct actor *actor
     schedule_step(name);
     actor->may_go_on = NULL;
     if (may_go_on == schedule_may_settle)
-        actor->tried_at = steps_of_others(actor);
+        actor->tried_at = changes;
 }
 
 bool schedule_may_settle(const struct actor *actor)
@@ -152,7 +149,7 @@ bool schedule_may_settle(const struct actor *actor)
     bool due = false;
     for (unsigned i = 0; i < configured->participants; i++)
         due |= actors[i].dead && is_in_flight(&actors[i]);
-    return due && actor->tried_at != steps_of_others(actor);
+    return due && actor->tried_at != changes;
 }
 
 static void begin(void)
@@ -223,6 +220,7 @@ static void make(const struct move *move)
     static void (*const moves[])(struct actor *) = {[MOVE_STEP] = take_step, [MOVE_DIE] = die, [MOVE_LAND] = land_late};
     moves[move->kind](move->actor);
     steps++;
+    changes += move->kind != MOVE_STEP || move->actor->part->role != SETTLER;
 }
 
 static bool can_step(const struct actor *actor)
@@ -304,6 +302,16 @@ static const char *judge(void)
 
 /* ---- One schedule ---- */
 
+/* A settler that was left in the middle holds those of the dead. */
+static void release_slots(void)
+{
+    for (unsigned i = 0; i < configured->participants; i++) {
+        if (actors[i].lock >= 0)
+            close(actors[i].lock);
+        actors[i].lock = -1;
+    }
+}
+
 static void reset_block(void)
 {
     enum { A = 1 };
@@ -348,7 +356,7 @@ const char *schedule_run(const struct configuration *wanted, unsigned most_preem
     unsigned count;
     configured = wanted;
     tracing = with_trace;
-    steps = deaths = 0;
+    steps = deaths = changes = 0;
     /* Settlers that died had signals blocked. */
     sigprocmask(SIG_SETMASK, &signals, NULL);
     preemptions = most_preemptions;
@@ -364,8 +372,10 @@ const char *schedule_run(const struct configuration *wanted, unsigned most_preem
             preemptions--;
         make(move);
         last = move->actor;
-        if (steps > STEPS_MOST)
+        if (steps > STEPS_MOST) {
+            release_slots();
             return "it does not end";
+        }
     }
     step_hook = NULL;
     return judge();

@@ -32,7 +32,7 @@ struct actor {
     const char *step; /* the one before which it stands */
     unsigned steps;   /* that it has taken */
     bool (*may_go_on)(const struct actor *actor); /* NULL: it may */
-    unsigned tried_at;                            /* steps of the others when it last went on from waiting */
+    unsigned tried_at;                            /* changes that there had been when it last tried to settle */
 };
 
 /* The block's content and the size of the file, in sectors; and what has been said of it. */
@@ -63,7 +63,7 @@ void schedule_step(const char *name);
 /* Wait until `may_go_on`. */
 void schedule_wait(const char *name, bool (*may_go_on)(const struct actor *actor));
 
-/* Is there something to settle, and has anybody else taken a step since `actor` last tried? */
+/* Is there something to settle, and has anything changed since `actor` last tried? */
 bool schedule_may_settle(const struct actor *actor);
 
 /* The checksum of the block as the disk has it, and of any. */
