@@ -22,9 +22,7 @@
 #include "checksum/mapping.h"
 #include "checksum/region.h"
 #include "checksum/session_peers.h"
-#include "checksum/settle.h"
 #include "checksum/store.h"
-#include "checksum/window.h"
 #include "support/map_fixture.h"
 #include "support/support.h"
 
@@ -350,42 +348,6 @@ START_TEST(memory_that_fails_under_the_lock_is_repaired)
 }
 END_TEST
 
-static bool announce_and_die(struct peer *peer, void *argument)
-{
-    const uint64_t sum = SUM;
-    struct announcement announcement;
-    (void)peer;
-    (void)argument;
-    map_fixture_reopen(&fixture);
-    announce_open(&announcement, map, 0, 1, FLIGHT_WRITE, TRANSPORT_BLOCKING, false);
-    announce_sums(&announcement, 0, 1, &sum);
-    return true;
-}
-
-static uint64_t sum_of(const struct settle_file *file, uint64_t block)
-{
-    (void)file;
-    (void)block;
-    return SUM;
-}
-
-static int64_t modified_of(const struct settle_file *file)
-{
-    (void)file;
-    return WINDOW_CANNOT_TELL;
-}
-
-START_TEST(memory_that_fails_while_the_dead_are_settled_is_repaired)
-{
-    static const struct settle_file file = {.sum = sum_of, .modified = modified_of};
-    set_up(1);
-    peer_run(announce_and_die, NULL);
-    cut_map_off(2 * FORMAT_PAGE);
-    settle_map(map, &file);
-    ck_assert(!map_is_usable(map));
-}
-END_TEST
-
 /* In a new thread, which has both signals blocked from the beginning. */
 static void *touch_under_the_lock(void *words)
 {
@@ -591,7 +553,6 @@ int main(int argc, char **argv)
                                   a_forked_child_starts_with_a_store_that_works,
                                   it_is_said_once_with_the_store_and_a_remedy,
                                   memory_that_fails_under_the_lock_is_repaired,
-                                  memory_that_fails_while_the_dead_are_settled_is_repaired,
                                   memory_that_fails_under_the_lock_of_a_thread_that_blocks_the_signal_is_repaired,
                                   opening_maps_that_are_cut_off_meanwhile_is_survived,
                                   signals_sent_under_the_lock_wait_until_it_is_released,

@@ -1,7 +1,9 @@
 /* Settling: what becomes of the requests of a session that died between any two of its steps. */
 #include <check.h>
+#include <unistd.h>
 
 #include "base/process.h"
+#include "bounce/guard.h"
 #include "checksum/announce.h"
 #include "checksum/mutate.h"
 #include "checksum/question.h"
@@ -86,6 +88,18 @@ static void leave_a_dead_write(void)
     new_map();
     peer_run(announce_and_die, NULL);
 }
+
+/* A page that cannot be read any more. A fault whose signal is blocked would kill. */
+START_TEST(memory_of_the_map_that_fails_meanwhile_is_repaired)
+{
+    ck_assert(process_start());
+    guard_install();
+    leave_a_dead_write();
+    ck_assert_int_eq(truncate(map_fixture_map_path(&fixture, map), 2 * FORMAT_PAGE), 0);
+    settle();
+    ck_assert(!map_is_usable(map));
+}
+END_TEST
 
 START_TEST(a_dead_session_s_requests_count_until_they_are_settled)
 {
@@ -432,6 +446,7 @@ int main(int argc, char **argv)
 {
     const TTest *const tests[] = {
         a_dead_session_s_requests_count_until_they_are_settled,
+        memory_of_the_map_that_fails_meanwhile_is_repaired,
         a_living_session_s_requests_are_left_alone,
         a_block_that_was_written_takes_the_new_checksum,
         a_block_that_was_not_written_keeps_its_checksum,
