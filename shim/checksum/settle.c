@@ -98,10 +98,12 @@ static void stretch_window(struct settling *settling, struct flight *entry, cons
 {
     (void)entry;
     int64_t modified = settling->file->modified(settling->file);
-    /* A shared mapping may have been written at any time until its process died. */
-    int64_t issued = seen->transport == TRANSPORT_MEMORY ? modified : seen->issued;
+    /*
+     * A shared mapping may have moved mtime at any time until its process died, and so may an edit ever since: of the two, rather a
+     * file that is doubtful until it is scrubbed than an EIO on healthy data.
+     */
     if (modified != WINDOW_CANNOT_TELL && (seen->kind == FLIGHT_WRITE || seen->kind == FLIGHT_MUTATOR))
-        window_extend_for_dead(settling->map, modified, issued);
+        window_extend_for_dead(settling->map, modified, seen->issued);
 }
 
 static void wait_for_uring(struct settling *settling, struct flight *entry, const struct flight_seen *seen)

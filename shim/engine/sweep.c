@@ -78,8 +78,10 @@ static void sweep_rest(struct sweep *sweep)
     struct map *map = &sweep->view.file->map;
     while (region_sweep_open(&sweep->regions, map, &sweep->cursor, sweep->all) > 0)
         region_sweep_close(&sweep->regions, flush(sweep));
-    if (!region_any_dirty(map))
-        atomic_store(&map->dirtied, false);
+    /* First said, then looked: whoever makes a region DIRTY says so before. */
+    atomic_store(&map->dirtied, false);
+    if (region_any_dirty(map))
+        atomic_store(&map->dirtied, true);
 }
 
 void sweep_close(struct sweep *sweep, bool synced)
