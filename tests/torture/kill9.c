@@ -12,10 +12,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "support/sequence.h"
 #include "torture/control.h"
+#include "torture/mapfile.h"
 #include "torture/worker.h"
 
 enum { PROCESSES = 3, THREADS = 3, ROUNDS_OF_A_RUN = 12, SESSIONS_MAX = 16, PATIENCE_MS = 300 };
@@ -135,6 +137,20 @@ static bool choose_known(struct run *run, uint64_t *block)
     return false;
 }
 
+/* A flip is let through when the file is taken for changed outside: what its times say. */
+static void describe_window(const struct run *run)
+{
+    int64_t issue, completion;
+    struct stat status;
+
+    if (mapfile_window(run->store, &issue, &completion) != 0 || stat(run->path, &status) != 0)
+        return;
+    int64_t modified = status.st_mtim.tv_sec * INT64_C(1000000000) + status.st_mtim.tv_nsec;
+
+    printf("mtime is %.6f s after the issue and %.6f s after the completion of the last write\n",
+           (double)(modified - issue) / 1e9, (double)(modified - completion) / 1e9);
+}
+
 static bool corruption_is_found(struct run *run)
 {
     uint64_t block;
@@ -142,7 +158,10 @@ static bool corruption_is_found(struct run *run)
     if (!choose_known(run, &block))
         return true;
     total.flips++;
-    return flip_is_found(&run->setting, run->path, ledger_offset(run->ledger, block * LEDGER_SECTORS), &run->random);
+    if (flip_is_found(&run->setting, run->path, ledger_offset(run->ledger, block * LEDGER_SECTORS), &run->random))
+        return true;
+    describe_window(run);
+    return false;
 }
 
 /* Nobody is alive: what the dead left is settled by the next who opens, and the map is as good as new. */

@@ -7,17 +7,25 @@
 #include "checksum/format.h"
 #include "support/support.h"
 
-int mapfile_regions(const char *store, uint64_t *words, uint64_t regions)
+/* Path of the only map of a store, empty when there is none. */
+static void find(const char *store, char *path, size_t room)
 {
-    char path[4096] = "";
     const char *maps = path_in(store, "maps");
     DIR *directory = opendir(maps);
 
+    *path = 0;
     for (struct dirent *entry = directory ? readdir(directory) : NULL; entry; entry = readdir(directory))
         if (entry->d_name[0] != '.' && !strstr(entry->d_name, ".bad"))
-            snprintf(path, sizeof(path), "%s", path_in(maps, entry->d_name));
+            snprintf(path, room, "%s", path_in(maps, entry->d_name));
     if (directory)
         closedir(directory);
+}
+
+int mapfile_regions(const char *store, uint64_t *words, uint64_t regions)
+{
+    char path[4096];
+
+    find(store, path, sizeof(path));
     if (!*path)
         return -1;
     for (uint64_t region = 0; region < regions; region++) {
@@ -27,5 +35,18 @@ int mapfile_regions(const char *store, uint64_t *words, uint64_t regions)
         if (read_behind(path, &words[region], 8, offset) != 8)
             words[region] = 0;
     }
+    return 0;
+}
+
+int mapfile_window(const char *store, int64_t *issue, int64_t *completion)
+{
+    struct map_header header;
+    char path[4096];
+
+    find(store, path, sizeof(path));
+    if (!*path || read_behind(path, &header, sizeof(header), 0) != sizeof(header))
+        return -1;
+    *issue = header.window_issue;
+    *completion = header.window_completion;
     return 0;
 }
