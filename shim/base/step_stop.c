@@ -66,7 +66,8 @@ void step_stop(const char *name)
     if (action[1] == 'w')
         wait_for(strchr(action, '=') + 1);
     else
-        raw(SYS_kill, raw(SYS_getpid), action[1] == 'k' ? SIGKILL : SIGSTOP);
+        /* To this thread: one that is sent to the process may reach another first, while this one goes on for a while. */
+        raw(SYS_tgkill, raw(SYS_getpid), raw(SYS_gettid), action[1] == 'k' ? SIGKILL : SIGSTOP);
 }
 
 #endif

@@ -357,7 +357,8 @@ static pid_t start_half_a_scrub(const struct scene *scene)
     snprintf(stop, sizeof(stop), "BOUNCEIO_TEST_STOP=load pending#%d:stop", BLOCKS / 2);
     command_use("steps");
     const char *stopping[] = {scene->environment[0], stop, NULL};
-    pid_t scrub = command_start(stopping, (const char *const[]){"scrub", scene->path, NULL}, "/dev/null");
+    pid_t scrub =
+        command_start(stopping, (const char *const[]){"scrub", "--jobs", "1", scene->path, NULL}, "/dev/null");
 
     ck_assert_int_eq(waitpid(scrub, &status, WUNTRACED), scrub);
     ck_assert_msg(WIFSTOPPED(status), "status %x", (unsigned)status);
