@@ -2,6 +2,16 @@
  * Sequences that the map must survive: programs run with a build of the shim that delays the steps of its protocol, and the
  * check that follows each of them: every block of the file, read by a fresh process, agrees with its checksum.
  *
+ *    1  space or quota gives out in the middle of a write              shim/test_map_sequences, shim/test_sequences_refused
+ *    2  sectors of one block      3  a block that toggles      4  mutators among readers and writers    shim/test_map_races
+ *    5  death at each step        shim/test_sequences_death
+ *    6  writes that land after death                            unit/test_settle_uring
+ *    7  power cuts                torture/powercut              8  a first session that is killed    shim/test_sequences_boot
+ *    9  changes from outside      shim/test_map_outside, shim/test_wolf, shim/test_wolf_times, shim/test_wolf_life
+ *   10  a flip after a kill       shim/test_sequences_death, shim/test_corruption_life
+ *   11  crowds, look-alikes       shim/test_sequences_crowd, shim/test_map_sequences
+ *   12  stores that fail          shim/test_store_faults, shim/test_store_limits
+ *
  * BOUNCEIO_SHIM_STEPS names that build; without it BOUNCEIO_SHIM is used, at full speed.
  */
 #ifndef BOUNCEIO_TESTS_SEQUENCE_H

@@ -1,0 +1,102 @@
+/*
+ * Sequence 1: a quota refuses in the middle of large writes. What was written can be read, whatever the request
+ * returned, and no block is called damaged.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "support/direct.h"
+#include "support/sequence.h"
+#include "support/support.h"
+
+enum { MEGABYTE = 1 << 20, MEGABYTES = 12, OLD = 1, NEW = 2 };
+
+/* Is a block what was there before, what was being written, or still a hole? */
+static bool plausible(const unsigned char *block, uint64_t offset)
+{
+    static const unsigned char zeros[BLOCK];
+
+    return pattern_check(block, BLOCK, OLD, offset) == BLOCK || pattern_check(block, BLOCK, NEW, offset) == BLOCK ||
+           memcmp(block, zeros, BLOCK) == 0;
+}
+
+/* Write each megabyte; @return how many failed or were cut short. */
+static int write_all(int fd)
+{
+    int refused = 0;
+
+    for (off_t at = 0; at < (off_t)MEGABYTES * MEGABYTE; at += MEGABYTE) {
+        pattern_fill(direct_memory(), MEGABYTE, NEW, (uint64_t)at);
+        refused += pwrite(fd, direct_memory(), MEGABYTE, at) != MEGABYTE;
+    }
+    return refused;
+}
+
+static void read_all(int fd, const char *path)
+{
+    uint64_t size = size_behind(path);
+
+    for (uint64_t at = 0; at < size; at += BLOCK) {
+        ssize_t n = pread(fd, direct_memory(), BLOCK, (off_t)at);
+
+        check_that(n > 0, "reading at %llu gave %zd", (unsigned long long)at, n);
+        check_that(n < BLOCK || plausible(direct_memory(), at), "block at %llu is neither old nor new",
+                   (unsigned long long)at);
+    }
+    sequence_no_mismatch();
+}
+
+/* arguments: file, where not all of it has room. */
+static int refused(int argc, char **argv)
+{
+    check_that(argc == 1, "usage: --refused FILE");
+    int fd = direct_open(argv[0], O_RDWR | O_CREAT);
+
+    /* The first quarter of some megabytes is known, and has its space. */
+    for (off_t at = 0; at < 4 * MEGABYTE; at += MEGABYTE)
+        direct_write(fd, OLD, at, MEGABYTE / 4);
+    check_that(fsync(fd) == 0, "fsync");
+    check_that(write_all(fd) > 0, "nothing was refused");
+    read_all(fd, argv[0]);
+    return 0;
+}
+
+static const char *scratch(const struct test_fs *fs, const char *name)
+{
+    return path_in(fs->path, name);
+}
+
+START_TEST(a_quota_refuses_in_the_middle_of_a_write)
+{
+    struct test_fs fs[TEST_FS_MAX];
+
+    sequence_filesystems(fs);
+    const char *image = scratch(fs, "image"), *directory = scratch(fs, "small");
+    const char *limited = path_in(directory, "limited");
+
+    if (!small_filesystem_mount("btrfs", image, directory, 200)) {
+        test_skip("no small btrfs");
+        return;
+    }
+    if (system_command((const char *const[]){"btrfs", "quota", "enable", directory, NULL}) &&
+        system_command((const char *const[]){"btrfs", "-q", "subvolume", "create", limited, NULL}) &&
+        system_command((const char *const[]){"btrfs", "qgroup", "limit", "6m", limited, NULL}) &&
+        system_command((const char *const[]){"chattr", "+C", limited, NULL})) {
+        sequence_run((const char *const[]){"--refused", path_in(limited, "file"), NULL});
+        sequence_idle_entries_are_true(path_in(limited, "file"), 64);
+    } else {
+        test_skip("no quotas here");
+    }
+    filesystem_unmount(directory);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    static const struct support_mode modes[] = {SEQUENCE_MODES, {"--refused", refused}, {NULL, NULL}};
+    const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write, NULL};
+
+    return support_main(argc, argv, "refusals", 60, modes, tests);
+}
