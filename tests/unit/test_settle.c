@@ -421,6 +421,26 @@ START_TEST(an_edit_before_the_dead_request_was_issued_is_a_change_from_outside)
 }
 END_TEST
 
+static bool map_shared_and_die(struct peer *peer, void *argument)
+{
+    struct mutation mutation;
+    (void)peer, (void)argument;
+    map_fixture_reopen(&fixture);
+    return mutate_open(&mutation, map, 20, FLIGHT_TO_END, TRANSPORT_MEMORY, false) == 0;
+}
+
+START_TEST(an_edit_after_the_death_of_a_shared_mapping_is_a_change_from_outside)
+{
+    bool first;
+    new_map();
+    peer_run(map_shared_and_die, NULL);
+    map->header->window_issue = map->header->window_completion = window_now();
+    modified = window_now() + INT64_C(60000000000);
+    settle();
+    ck_assert(window_changed_outside(map, modified, FLIGHT_BEYOND, &first));
+}
+END_TEST
+
 START_TEST(an_edit_seconds_after_the_death_is_a_change_from_outside)
 {
     bool first;
@@ -470,6 +490,7 @@ int main(int argc, char **argv)
         a_dead_write_is_no_change_from_outside,
         times_from_before_the_dead_write_are_a_backups,
         an_edit_before_the_dead_request_was_issued_is_a_change_from_outside,
+        an_edit_after_the_death_of_a_shared_mapping_is_a_change_from_outside,
         an_edit_seconds_after_the_death_is_a_change_from_outside,
         a_request_beyond_a_dead_session_s_table_makes_its_maps_unknown,
         NULL,
