@@ -19,15 +19,13 @@ void announce_open(struct announcement *announcement, struct map *map, uint64_t 
     *announcement = (struct announcement){.flight = FLIGHT_NONE, .nowait = nowait};
     atomic_signal_fence(memory_order_seq_cst);
     announcement->map = map;
-    flight_enter_as(&announcement->flight, map->id, first, blocks, kind, transport);
+    flight_enter_as(&announcement->flight, &announcement->ticket, map->id, first, blocks, kind, transport);
 }
 
 void announce_close(struct announcement *announcement)
 {
-    /* Disowned first: an entry is never left twice. */
-    announcement->map = NULL;
-    atomic_signal_fence(memory_order_seq_cst);
     flight_leave(announcement->flight);
+    announcement->map = NULL;
 }
 
 void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks)
@@ -43,7 +41,8 @@ void announce_abandon(struct announcement *announcement, uint64_t first, uint64_
                !atomic_compare_exchange_weak(&words->current, &current, WORD_UNKNOWN))
             ;
     }
-    announce_close(announcement);
+    flight_leave_once(announcement->flight, announcement->ticket);
+    announcement->map = NULL;
 }
 
 /* The word is not idle, and no live request was seen over the block: take it over, if that is still so. @return sole owner? */

@@ -23,6 +23,7 @@
 struct announcement {
     struct map *map;
     int flight;
+    uint64_t ticket;
     bool nowait; /* never map another session's table: count it as live instead */
 };
 

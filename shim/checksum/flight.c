@@ -26,8 +26,8 @@ static void raise_high(struct session_file *self, uint64_t entries)
         ;
 }
 
-void flight_enter_as(int *entry, uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
-                     enum flight_transport transport)
+void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t first, uint64_t blocks,
+                     enum flight_kind kind, enum flight_transport transport)
 {
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
     unsigned start = first_choice();
@@ -49,6 +49,8 @@ void flight_enter_as(int *entry, uint64_t map_id, uint64_t first, uint64_t block
         atomic_store_explicit(&flight->blocks, blocks, memory_order_relaxed);
         atomic_store_explicit(&flight->issued, now, memory_order_relaxed);
         uint64_t ready = (state & ~UINT64_C(0xffff)) | (uint64_t)transport << 8 | (uint64_t)kind;
+        *ticket = ready;
+        atomic_signal_fence(memory_order_seq_cst);
         *entry = (int)index;
         atomic_signal_fence(memory_order_seq_cst);
         STEP("enter in-flight");
@@ -64,7 +66,8 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
                  enum flight_transport transport)
 {
     int entry;
-    flight_enter_as(&entry, map_id, first, blocks, kind, transport);
+    uint64_t ticket;
+    flight_enter_as(&entry, &ticket, map_id, first, blocks, kind, transport);
     return entry;
 }
 
@@ -79,8 +82,6 @@ void flight_leave(int entry)
 {
     STEP("leave in-flight");
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
-    if (entry == FLIGHT_NONE)
-        return;
     if (entry == FLIGHT_BEYOND) {
         atomic_fetch_sub(&self->flights_beyond, 1);
         return;
@@ -89,6 +90,25 @@ void flight_leave(int entry)
     uint64_t state = atomic_load_explicit(&flight->state, memory_order_relaxed);
     /* Release: the words were released before. */
     atomic_store_explicit(&flight->state, ((state & ~UINT64_C(0xffff)) + FLIGHT_SEQUENCE), memory_order_release);
+}
+
+bool flight_leave_once(int entry, uint64_t ticket)
+{
+    if (entry == FLIGHT_NONE)
+        return true;
+    if (entry == FLIGHT_BEYOND) {
+        flight_leave(entry);
+        return true;
+    }
+    STEP("leave in-flight");
+    struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
+    struct flight *flight = &self->flights[entry];
+    uint64_t free = ticket & ~UINT64_C(0xffff), filling = free | FLIGHT_FILLING;
+    /* Release: as in flight_leave. */
+    return atomic_compare_exchange_strong_explicit(&flight->state, &ticket, free + FLIGHT_SEQUENCE,
+                                                   memory_order_release, memory_order_relaxed) ||
+           atomic_compare_exchange_strong_explicit(&flight->state, &filling, free + FLIGHT_SEQUENCE,
+                                                   memory_order_release, memory_order_relaxed);
 }
 
 /* What a look wants to find: a request over some block of a range. */

@@ -12,13 +12,12 @@
 
 static void leave(struct mutation *mutation)
 {
-    struct map *map = mutation->map;
-    /* Disowned first: an entry is never left twice. */
+    /* Once: a handler may have jumped out of here, and what it has jumped out of is cleaned up. Rather a count too high than too low. */
+    if (flight_leave_once(mutation->flight, mutation->ticket)) {
+        STEP("lower count");
+        atomic_fetch_sub(&mutation->map->header->unsettled, 1);
+    }
     mutation->map = NULL;
-    atomic_signal_fence(memory_order_seq_cst);
-    flight_leave(mutation->flight);
-    STEP("lower count");
-    atomic_fetch_sub(&map->header->unsettled, 1);
 }
 
 int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint64_t blocks,
@@ -34,7 +33,7 @@ int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint
     mutation->issued = window_now();
     atomic_signal_fence(memory_order_seq_cst);
     mutation->map = map;
-    flight_enter_as(&mutation->flight, map->id, first, blocks, FLIGHT_MUTATOR, transport);
+    flight_enter_as(&mutation->flight, &mutation->ticket, map->id, first, blocks, FLIGHT_MUTATOR, transport);
     if (nowait && (map_is_behind(map) || !region_are_durable(map, first, blocks))) {
         leave(mutation);
         return -EAGAIN;

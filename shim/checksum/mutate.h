@@ -14,6 +14,7 @@
 struct mutation {
     struct map *map; /* NULL: nothing to do */
     int flight;
+    uint64_t ticket;
     int64_t issued; /* time, for the window */
     bool
         times_kept; /* set by the caller before mutate_close: the file's mtime is, or may be, that of an earlier write */

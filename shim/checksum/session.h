@@ -29,12 +29,18 @@ int session_open(void);
 int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
                  enum flight_transport transport);
 
-/* The same; the handle is in *entry before anybody sees the request, for a clean-up that finds it there. FLIGHT_NONE until then. */
-void flight_enter_as(int *entry, uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_kind kind,
-                     enum flight_transport transport);
+/*
+ * The same; the handle is in *entry before anybody sees the request, for a clean-up that finds it there (FLIGHT_NONE until then), and in
+ * *ticket what tells this use of the entry from the next.
+ */
+void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t first, uint64_t blocks,
+                     enum flight_kind kind, enum flight_transport transport);
 /* It is about to reach the kernel, at `now`: what it does to the file's mtime it does from here on. */
 void flight_issue(int entry, int64_t now);
 void flight_leave(int entry);
+
+/* Leave, unless that has been done already. @return false when it had. (Beyond the table that cannot be told.) */
+bool flight_leave_once(int entry, uint64_t ticket);
 
 /*
  * Is another request than `self` over the block? `nowait`: a session that is not mapped yet counts as such a request.

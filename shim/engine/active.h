@@ -5,8 +5,9 @@
  * at its end; but pages, references and in-flight entries stay where they are, for ever. So each holder of such things puts a record of
  * its own stack frame on this list, and the wrappers of those calls run the clean-ups of the records that the jump leaves.
  *
- * A handler may come between any two instructions. So what is held is noted before others can see it, and disowned before it is given
- * back (atomic_signal_fence keeps the compiler to that): at worst it leaks, and never is it given back twice.
+ * A handler may come between any two instructions. So in-flight entries carry a ticket, which tells whether they have been left; what is
+ * else held is disowned before it is given back (atomic_signal_fence keeps the compiler to that): at worst it leaks, never is it given back
+ * twice.
  * What the jump has left is as a dead session's (MAP.md §9): blocks become unknown, and their pending words are orphans that the next writer
  * takes over; nothing is counted down that might have been counted down already.
  */
