@@ -167,6 +167,28 @@ void change_close(struct change *change, bool changed)
         raw(SYS_close, change->probe);
 }
 
+void change_look(int fd)
+{
+    struct change change;
+    int error = errno;
+    if (find_map(&change, fd)) {
+        look_before_change(&change.view);
+        fd_view_close(&change.view);
+    }
+    errno = error;
+}
+
+void change_path_look(int directory, const char *path, int flags)
+{
+    struct change change;
+    int error = errno;
+    if (open_probe(&change, directory, path, flags & AT_SYMLINK_NOFOLLOW)) {
+        look_before_change(&change.view);
+        change_close(&change, false);
+    }
+    errno = error;
+}
+
 void change_times(int fd)
 {
     struct change change;

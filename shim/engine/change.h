@@ -37,8 +37,13 @@ void change_open_path_truncation(struct change *change, int directory, const cha
 /* Afterwards. `changed`: the call may have had an effect. */
 void change_close(struct change *change, bool changed);
 
-/* The program has set the file's times itself: they are ours. */
+/*
+ * Around a call that moves the file's times and nothing else: before it, whether somebody else had moved them is looked at, which the new
+ * ones would cover up; after it, they are ours. errno stays as it is.
+ */
+void change_look(int fd);
 void change_times(int fd);
+void change_path_look(int directory, const char *path, int flags);
 void change_path_times(int directory, const char *path, int flags);
 
 #endif

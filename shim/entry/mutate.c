@@ -65,8 +65,10 @@ static int allocated(int fd, int result)
 EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
 {
     struct change change;
-    if (only_allocates(mode))
+    if (only_allocates(mode)) {
+        change_look(fd);
         return allocated(fd, next.fallocate(fd, mode, offset, length));
+    }
     bool shifts = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
     change_open(&change, fd, offset, shifts ? CHANGE_TO_END : length);
     int result = CANCEL_WITH(clean_up_change, &change, next.fallocate(fd, mode, offset, length));
@@ -75,6 +77,7 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
 
 EXPORT int posix_fallocate(int fd, off_t offset, off_t length)
 {
+    change_look(fd);
     return allocated(fd, next.posix_fallocate(fd, offset, length));
 }
 
@@ -205,6 +208,14 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 
 /* ---- times ---- */
 
+static void about_to_time_path(int directory, const char *path, int flags)
+{
+    if (path)
+        change_path_look(directory, path, flags);
+    else
+        change_look(directory);
+}
+
 static int timed(int fd, int result)
 {
     int error = errno;
@@ -227,36 +238,43 @@ static int timed_path(int directory, const char *path, int flags, int result)
 
 EXPORT int utimensat(int directory, const char *path, const struct timespec times[2], int flags)
 {
+    about_to_time_path(directory, path, flags);
     return timed_path(directory, path, flags, next.utimensat(directory, path, times, flags));
 }
 
 EXPORT int futimens(int fd, const struct timespec times[2])
 {
+    change_look(fd);
     return timed(fd, next.futimens(fd, times));
 }
 
 EXPORT int futimes(int fd, const struct timeval times[2])
 {
+    change_look(fd);
     return timed(fd, next.futimes(fd, times));
 }
 
 EXPORT int utimes(const char *path, const struct timeval times[2])
 {
+    about_to_time_path(AT_FDCWD, path, 0);
     return timed_path(AT_FDCWD, path, 0, next.utimes(path, times));
 }
 
 EXPORT int lutimes(const char *path, const struct timeval times[2])
 {
+    about_to_time_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW);
     return timed_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, next.lutimes(path, times));
 }
 
 EXPORT int futimesat(int directory, const char *path, const struct timeval times[2])
 {
+    about_to_time_path(directory, path, 0);
     return timed_path(directory, path, 0, next.futimesat(directory, path, times));
 }
 
 EXPORT int utime(const char *path, const struct utimbuf *times)
 {
+    about_to_time_path(AT_FDCWD, path, 0);
     return timed_path(AT_FDCWD, path, 0, next.utime(path, times));
 }
 

@@ -48,7 +48,20 @@ START_TEST(edited_outside_while_closed)
 }
 END_TEST
 
-/* arguments: file, "cover" to write a block of our own between the edit and the read. */
+/* What the program does to its file between the edit and the read: it must not cover the edit up. */
+static void cover(int fd, const char *path, const char *how)
+{
+    if (strcmp(how, "write") == 0)
+        direct_write(fd, 1, 20 * BLOCK, BLOCK);
+    else if (strcmp(how, "allocate") == 0)
+        check_that(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, BYTES) == 0, "fallocate");
+    else if (strcmp(how, "times") == 0)
+        check_that(futimens(fd, NULL) == 0, "futimens");
+    else if (strcmp(how, "times by path") == 0)
+        check_that(utimensat(AT_FDCWD, path, NULL, 0) == 0, "utimensat");
+}
+
+/* arguments: file, what to do between the edit and the read. */
 static int edited_while_open(int argc, char **argv)
 {
     check_that(argc == 2, "usage: --edited-while-open FILE HOW");
@@ -59,8 +72,7 @@ static int edited_while_open(int argc, char **argv)
         direct_check(fd, 1, 0, BYTES);
         sequence_sleep(150);
         edit_outside(argv[0], 2 + round, 3, 4);
-        if (argv[1][0] == 'c')
-            direct_write(fd, 1, 20 * BLOCK, BLOCK);
+        cover(fd, argv[0], argv[1]);
         direct_check(fd, 2 + round, 3 * BLOCK, 4 * BLOCK);
         direct_check(fd, 1, 0, 3 * BLOCK);
         direct_check(fd, 1, 7 * BLOCK, BYTES - 7 * BLOCK);
@@ -91,7 +103,20 @@ END_TEST
 
 START_TEST(an_own_write_does_not_cover_up_an_outside_edit)
 {
-    edit_while_open("cover");
+    edit_while_open("write");
+}
+END_TEST
+
+START_TEST(an_own_allocation_does_not_cover_up_an_outside_edit)
+{
+    edit_while_open("allocate");
+}
+END_TEST
+
+START_TEST(times_set_by_the_program_do_not_cover_up_an_outside_edit)
+{
+    edit_while_open("times");
+    edit_while_open("times by path");
 }
 END_TEST
 
@@ -219,6 +244,8 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {edited_outside_while_closed,
                                   edited_outside_while_open_and_idle,
                                   an_own_write_does_not_cover_up_an_outside_edit,
+                                  an_own_allocation_does_not_cover_up_an_outside_edit,
+                                  times_set_by_the_program_do_not_cover_up_an_outside_edit,
                                   restored_with_cp_p,
                                   restored_in_place_with_its_times,
                                   replaced_by_a_renamed_copy,
