@@ -260,17 +260,17 @@ END_TEST
 /* Where on its disk a file's byte is. */
 static uint64_t place_on_disk(const char *path, uint64_t offset)
 {
-    struct {
-        struct fiemap head;
-        struct fiemap_extent extent;
-    } query = {.head = {.fm_start = offset, .fm_length = BLOCK, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1}};
+    _Alignas(struct fiemap) char room[sizeof(struct fiemap) + sizeof(struct fiemap_extent)] = {0};
+    struct fiemap *query = (struct fiemap *)room;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(ioctl(fd, FS_IOC_FIEMAP, &query), 0);
-    ck_assert_uint_eq(query.head.fm_mapped_extents, 1);
+    *query =
+        (struct fiemap){.fm_start = offset, .fm_length = BLOCK, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1};
+    ck_assert_int_eq(ioctl(fd, FS_IOC_FIEMAP, query), 0);
+    ck_assert_uint_eq(query->fm_mapped_extents, 1);
     close(fd);
-    return query.extent.fe_physical + offset - query.extent.fe_logical;
+    return query->fm_extents[0].fe_physical + offset - query->fm_extents[0].fe_logical;
 }
 
 /* Make the image end at that byte, for the disk too. */
