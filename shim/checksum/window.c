@@ -138,7 +138,9 @@ static bool changed_outside(struct map *map, int64_t modified, int self, const s
     completion = atomic_load_explicit(&header->window_completion, memory_order_relaxed);
     if (modified >= saturated_sum(issue, -tolerance) && modified <= saturated_sum(completion, tolerance))
         return false;
-    *first = !(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE);
+    /* Memory of a broken map is zeros, times included: that is no news of the file. Broken is set before. */
+    bool broken = atomic_load(&map->broken);
+    *first = !(atomic_fetch_or(&header->flags, MAP_CHANGED_OUTSIDE) & MAP_CHANGED_OUTSIDE) && !broken;
     return true;
 }
 

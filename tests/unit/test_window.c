@@ -113,6 +113,16 @@ START_TEST(a_change_is_news_once)
 }
 END_TEST
 
+START_TEST(what_a_broken_map_says_is_no_news)
+{
+    bool first;
+    set_window();
+    map->broken = true;
+    ck_assert(window_changed_outside(map, completion + SECOND + 1, FLIGHT_BEYOND, &first));
+    ck_assert(!first);
+}
+END_TEST
+
 START_TEST(a_change_leaves_the_map_s_other_flags)
 {
     set_window();
@@ -283,6 +293,7 @@ int main(int argc, char **argv)
         a_time_cut_to_the_second_may_be_that_much_older,
         a_time_that_cannot_be_had_says_nothing,
         a_change_is_news_once,
+        what_a_broken_map_says_is_no_news,
         a_change_leaves_the_map_s_other_flags,
         the_window_is_open_ended_while_a_write_or_a_mutator_is_in_flight,
         a_question_in_flight_does_not_open_the_window,
