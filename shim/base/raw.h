@@ -43,7 +43,7 @@ static inline long raw_syscall6(long number, long a, long b, long c, long d, lon
 #error "bounceio: no raw system call sequence for this architecture; add one to shim/base/raw.h"
 #endif
 
-/* raw(SYS_xxx, ...): up to six arguments of any scalar type, pointers included. */
+/* raw(SYS_name, ...): up to six arguments of any scalar type, pointers included. */
 #ifdef __clang_analyzer__
 long raw(long number, ...); /* an analyser that does not look into assembly must take it that memory changes */
 #else

@@ -72,6 +72,17 @@ lengths() {
     done
 }
 
+# What belongs at the top: leftovers of a tool that was run there do not.
+top_level() {
+    local entry
+    for entry in $(git ls-files | cut -d/ -f1 | sort -u); do
+        case $entry in
+        shim | include | tests | examples | Makefile | bounceio.pc.in | README.md | LICENSE | .*) ;;
+        *) finding "$entry does not belong at the top level" ;;
+        esac
+    done
+}
+
 unfinished() {
     local found
     found=$(git grep -nwE 'TODO|FIXME|XXX' -- . ':!tests/lint/lint.sh')
@@ -127,7 +138,7 @@ manuals() {
     done
 }
 
-[ $# -gt 0 ] || set -- formatting floors exports guarded_text lengths unfinished headers analysis manuals scripts
+[ $# -gt 0 ] || set -- formatting floors exports guarded_text lengths top_level unfinished headers analysis manuals scripts
 for check in "$@"; do
     before=$findings
     "$check"
