@@ -14,26 +14,17 @@ static void decide_missing(const struct fd_view *view, uint64_t block, bool nowa
 {
     struct active_pages page;
     if (active_take(&page, BLOCK_SIZE, nowait) != 0) {
-        tally->later = true;
+        if (nowait)
+            tally->later = true;
+        else
+            tally->error = -ENOMEM;
         return;
     }
     const struct block_part part = {.block = block, .bytes = page.extent.base, .length = BLOCK_SIZE};
-    switch (decide_block(view, &part, nowait)) {
-    case DECIDED_DAMAGED:
-        tally->damaged++;
-        break;
-    case DECIDED_RECOVERED:
-        tally->recovered++;
-        break;
-    case DECIDED_OUTSIDE:
-        tally->outside++;
-        break;
-    case DECIDED_LATER:
-        tally->later = true;
-        break;
-    default:
-        break; /* zeros are what it should hold; or it has been written meanwhile */
-    }
+    enum decision decision = decide_block(view, &part, nowait);
+    /* Zeros are what it should hold, or it has been written meanwhile: no block of the file was looked at. */
+    if (decision != DECIDED_GOOD && decision != DECIDED_UNVERIFIED)
+        tally_decision(tally, decision);
     active_give(&page);
 }
 
@@ -64,5 +55,7 @@ int missing_verify(const struct fd_view *view, int64_t begin, int64_t end, bool 
     missing_count(view, begin, end, nowait, &tally);
     if (tally.later)
         return -EAGAIN;
+    if (tally.error)
+        return tally.error;
     return tally.damaged > 0 ? report_policy() : 0;
 }

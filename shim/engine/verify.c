@@ -47,23 +47,9 @@ static void meet_unknown(const struct fd_view *view, uint64_t first, uint64_t bl
     active_give(&pages);
 }
 
-static void settle(const struct readout *readout, const struct block_part *part, uint64_t sum, struct tally *tally)
+void tally_decision(struct tally *tally, enum decision decision)
 {
-    switch (map_verify(&readout->view->file->map, part->block, sum)) {
-    case VERDICT_GOOD:
-        tally->verified++;
-        return;
-    case VERDICT_UNVERIFIED:
-        tally->unverified++;
-        return;
-    default:
-        break;
-    }
-    if (!readout->certain) {
-        tally->unverified++;
-        return;
-    }
-    switch (decide_block(readout->view, part, readout->nowait)) {
+    switch (decision) {
     case DECIDED_GOOD:
         tally->verified++;
         break;
@@ -86,6 +72,25 @@ static void settle(const struct readout *readout, const struct block_part *part,
         tally->error = -EIO;
         break;
     }
+}
+
+static void settle(const struct readout *readout, const struct block_part *part, uint64_t sum, struct tally *tally)
+{
+    switch (map_verify(&readout->view->file->map, part->block, sum)) {
+    case VERDICT_GOOD:
+        tally->verified++;
+        return;
+    case VERDICT_UNVERIFIED:
+        tally->unverified++;
+        return;
+    default:
+        break;
+    }
+    if (!readout->certain) {
+        tally->unverified++;
+        return;
+    }
+    tally_decision(tally, decide_block(readout->view, part, readout->nowait));
 }
 
 /* Settle, remember the checksum, adopt: blocks that lie one after the other in our memory. */

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/decide.h"
 #include "files/descriptor.h"
 
 /* Bytes that were read from a file into our memory. */
@@ -32,6 +33,9 @@ struct tally {
     bool later; /* under NOWAIT: some block could not be decided without a wait */
     int error;  /* -EIO: some block differed, and could not be read again to find out why */
 };
+
+/* Count what was decided about one block. */
+void tally_decision(struct tally *tally, enum decision decision);
 
 /* Verify as verify_readout does, and only count: every damaged block is reported, nothing fails. Adds to *tally. */
 void verify_and_count(const struct readout *readout, struct tally *tally);
