@@ -96,11 +96,7 @@ static void damage(struct life *life)
 /* What was dirty is doubtful then; a scrub that finds it whole ends that. */
 static void stop_the_machine(struct life *life)
 {
-    for (unsigned i = 0; i < ACTORS; i++)
-        if (life->actors[i].pid)
-            actor_is_killed(&life->actors[i]);
-    life_tell(life, "the machine stops");
-    life_next_boot(life);
+    life_stop_the_machine(life);
     if (scrub(life) == 1)
         life_give_up(life, "scrub is not content");
 }

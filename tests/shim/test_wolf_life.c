@@ -78,15 +78,6 @@ static void administrate(struct life *life)
     child_free(&child);
 }
 
-static void stop_the_machine(struct life *life)
-{
-    for (unsigned i = 0; i < ACTORS; i++)
-        if (life->actors[i].pid)
-            actor_is_killed(&life->actors[i]);
-    life_tell(life, "the machine stops");
-    life_next_boot(life);
-}
-
 static void one_event(struct life *life)
 {
     unsigned i = (unsigned)random_below(&life->random, ACTORS);
@@ -97,7 +88,7 @@ static void one_event(struct life *life)
     }
     switch (random_below(&life->random, 20)) {
     case 0:
-        stop_the_machine(life);
+        life_stop_the_machine(life);
         break;
     case 1:
     case 2:

@@ -36,7 +36,7 @@ ino_t life_inode(const struct life *life)
     return st.st_ino;
 }
 
-void life_next_boot(struct life *life)
+static void next_boot(struct life *life)
 {
     snprintf(life->boot, sizeof(life->boot), "BOUNCEIO_TEST_BOOT_ID=%032x", ++life->boots);
     life->environment[1] = life->boot;
@@ -123,5 +123,14 @@ void life_begin(struct life *life, const struct test_fs *fs, uint64_t seed)
     make_file_behind(life->place.path, ++life->seed, BYTES);
     make_file_behind(life->place.backup, ++life->seed, BYTES);
     life->environment[0] = store_variable(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    life_next_boot(life);
+    next_boot(life);
+}
+
+void life_stop_the_machine(struct life *life)
+{
+    for (unsigned i = 0; i < ACTORS; i++)
+        if (life->actors[i].pid)
+            actor_is_killed(&life->actors[i]);
+    life_tell(life, "the machine stops");
+    next_boot(life);
 }

@@ -40,8 +40,8 @@ void life_open(struct life *life, unsigned i);
 void life_leave_or_die(struct life *life, unsigned i);
 void life_request(struct life *life, unsigned i);
 
-/* From here on it is another boot of the machine. */
-void life_next_boot(struct life *life);
+/* Everybody who is there is killed, and from here on it is another boot of the machine. */
+void life_stop_the_machine(struct life *life);
 
 /* Of the file that has the name now. */
 ino_t life_inode(const struct life *life);
