@@ -1,0 +1,91 @@
+/*
+ * Requests that this process has in the kernel, or keeps back from it: one table for libaio, io_uring and POSIX AIO.
+ *
+ * A slot's address is its tag: what the kernel is given as `user_data`, or (libaio) the place of the private iocb. A completion whose tag is
+ * a slot in use is ours; any other is the program's own and passes. The table is one reservation of address space, wiped on fork: a child
+ * has no requests in flight, and tags of its parent's mean nothing to it but that they are somebody else's (slot_is_tag).
+ *
+ * slot_take and slot_give are thread-safe, async-signal-safe and lock-free. A slot does not move.
+ */
+#ifndef BOUNCEIO_RINGS_SLOT_H
+#define BOUNCEIO_RINGS_SLOT_H
+
+#include <linux/aio_abi.h>
+#include <linux/io_uring.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/change.h"
+#include "engine/request.h"
+
+enum { SLOT_MAX = 65536 };
+
+struct uring;
+struct uring_chain;
+struct aio;
+
+/* Why an io_uring request has a slot; a request of the engine's (request.kind) may be in it besides. */
+enum slot_role {
+    SLOT_REQUEST, /* request.kind is not REQUEST_NONE */
+    SLOT_FOLLOWED, /* a request of the program's whose end matters: it opens or closes descriptors, changes a file, or others wait for it */
+    SLOT_VOICE,   /* an invented completion: `refusal` is told, whatever the kernel says */
+    SLOT_INTERNAL, /* ours alone: never shown to the program */
+};
+
+struct slot_aio {
+    struct iocb iocb;    /* what the kernel gets */
+    struct iocb *theirs; /* what the program submitted: event.obj */
+    uint64_t data;       /* event.data */
+};
+
+/* What a followed request does beside reading and writing (rings/uring_follow.h). */
+struct slot_follow {
+    void (*done)(struct slot *slot, int64_t result); /* NULL: nothing */
+    struct change change;
+    int fd;
+    unsigned flags;
+    uint64_t word;
+};
+
+struct slot_uring {
+    struct uring *ring;
+    uint64_t user_data;
+    struct io_uring_sqe sqe[2]; /* as the program submitted it (the second half: SQE128), while it is kept back */
+    struct uring_chain *chain;  /* whose next piece waits for this one, or NULL */
+    bool skip_success;          /* the program wants no completion if it succeeds */
+    uint8_t opcode;             /* as the program submitted it */
+    struct slot_follow follow;
+};
+
+struct slot {
+    _Atomic uint32_t in_use;
+    enum slot_role role;
+    int refusal;       /* -errno (or a result) that is told instead of what the kernel says; SLOT_NO_REFUSAL: nothing */
+    struct slot *next; /* in whatever list it is */
+    struct request request;
+    union {
+        struct slot_aio aio;
+        struct slot_uring uring;
+    };
+};
+#define SLOT_NO_REFUSAL INT32_MIN
+
+/* A slot, all zero but for `refusal` and `in_use`. @return NULL when all are taken. */
+struct slot *slot_take(void);
+void slot_give(struct slot *slot);
+
+/* The slot in use that `tag` stands for, or NULL. */
+struct slot *slot_of(uint64_t tag);
+
+/* Does the tag lie in the table? One that does, and is not in use here, is of another process that shares the ring. */
+bool slot_is_tag(uint64_t tag);
+
+static inline uint64_t slot_tag(const struct slot *slot)
+{
+    return (uint64_t)(uintptr_t)slot;
+}
+
+/* Slots in use at this moment, for tests. */
+unsigned slots_taken(void);
+
+#endif

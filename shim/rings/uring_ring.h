@@ -1,0 +1,159 @@
+/*
+ * The inside of a shadow ring. For rings/uring*.c only.
+ *
+ * Memory (S: shared with forked children, anonymous; R: the kernel's ring, mapped from its descriptor):
+ *
+ *   front, as the program sees it        |R: first page of the kernel's rings| S: SQ head, tail, mask, entries, array; CQ head, tail, ..., cqes |
+ *   entries, as the program sees them    |S: sqes|
+ *   control                              |S: struct uring_control, position[]|
+ *   the kernel's rings and entries       |R| mapped for the shim alone
+ *
+ * In front's first page are the words that the kernel writes and the program reads (sq flags, overflow, dropped), live. sq_off and cq_off
+ * of io_uring_params point the program to the right one of both. (SQPOLL, which is stripped: sq flags lie in S, with NEED_WAKEUP set for ever.)
+ *
+ * Submission: the program moves the shadow's SQ tail; uring_submit copies entries to the kernel's SQ, which only the shim fills, and moves the
+ * shadow's head by as many as the kernel took (or as the shim keeps back: chains).
+ *
+ * Completion: the pump moves entries [pumped, kernel's tail) to the shadow's CQ. The kernel's head stays behind: uring_sync moves it as far as
+ * the program has consumed the shadow, so that readiness, overflow and waiting are the kernel's own. Entries that the program must not see
+ * (swallowed) are passed over: position[i] is the kernel's index behind the entry in the shadow's place i.
+ *
+ * Rights: one thread at a time submits (control->submitting), one pumps (control->pumping). They are words that hold a thread's id, taken by
+ * compare-and-swap; who finds one taken by itself (a handler has interrupted it) goes away again. The pump is never waited for by those
+ * who pump on the side; who needs completions waits with a futex on its word.
+ */
+#ifndef BOUNCEIO_RINGS_URING_RING_H
+#define BOUNCEIO_RINGS_URING_RING_H
+
+#include <linux/io_uring.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rings/slot.h"
+#include "rings/uring.h"
+
+/* Newer than some build machines' headers. Source: include/uapi/linux/io_uring.h. */
+#define URING_SETUP_NO_MMAP (1U << 14)
+#define URING_SETUP_REGISTERED_FD_ONLY (1U << 15)
+#define URING_SETUP_NO_SQARRAY (1U << 16)
+#define URING_SETUP_HYBRID_IOPOLL (1U << 17)
+
+/* One side of a ring: pointers into its memory. */
+struct uring_queue {
+    _Atomic uint32_t *head, *tail;
+    uint32_t mask, entries;
+};
+
+/* Shared with forked children. */
+struct uring_control {
+    _Atomic uint32_t pumping;    /* thread id of who pumps, 0: nobody. Futex */
+    _Atomic uint32_t submitting; /* thread id of who submits, 0: nobody. Futex */
+    _Atomic uint32_t pumped;     /* the kernel's CQ index up to which entries have been moved; changed by who pumps */
+    _Atomic uint32_t issuer;     /* SINGLE_ISSUER: the thread that may submit, once known */
+    uint32_t position[];         /* for each entry of the shadow's CQ */
+};
+
+/* Chains that are kept back: uring_chain.c. Of one process. */
+struct uring_chain {
+    struct uring_chain *next;
+    struct slot *first; /* entries not yet submitted, in order (slot.next) */
+    bool drain;         /* waits until everything before it is over */
+    bool due;           /* its predecessor has succeeded */
+    int broken;         /* its predecessor has failed: the result for the rest (-ECANCELED), else 0 */
+    bool silent;        /* of a broken chain: the rest posts no completions */
+};
+
+/* Registered files and buffers: uring_registered.c. Of one process. */
+struct uring_registered;
+
+struct uring {
+    _Atomic uint32_t numbers; /* descriptor numbers that lead here; 0: free */
+    int fd;                   /* one of them */
+    int pid;                  /* whose `local` part this is */
+    unsigned flags;           /* IORING_SETUP_*, as the program asked */
+    unsigned features;
+    size_t sqe_size, cqe_size; /* 64 or 128, 16 or 32 */
+    struct uring_front front;
+    struct uring_control *control;
+    struct uring_queue sq, cq;           /* the shadow's */
+    uint32_t *sq_array;                  /* NULL: NO_SQARRAY */
+    char *cqes;
+    struct uring_queue real_sq, real_cq; /* the kernel's */
+    uint32_t *real_array;
+    char *real_sqes, *real_cqes;
+    _Atomic uint32_t *real_sq_flags;
+    /* local: of this process */
+    _Atomic uint32_t in_flight; /* slots that the kernel has */
+    struct uring_chain *chains; /* kept back, oldest first; submission right */
+    _Atomic bool due;           /* some chain has become due: uring_release has work */
+    struct uring_registered *registered;
+    bool has_pump_thread;
+};
+
+static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t index)
+{
+    return (struct io_uring_sqe *)(void *)(sqes + size * index);
+}
+
+/* ---- uring_submit.c: from the shadow's SQ to the kernel. ---- */
+
+/*
+ * Submit up to `to_submit` entries of the shadow's SQ, and what has become due of the chains; with `least` > 0 and GETEVENTS in `flags`, wait
+ * in the same system call where that is safe. `argument` and `size` as io_uring_enter2(2). @return entries consumed, or -errno.
+ */
+long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
+                  size_t size);
+
+/* Submit what has become due of the chains, if this thread may. Never blocks. For the pump, after it has given up its right. */
+void uring_release(struct uring *ring);
+
+/* The real io_uring_enter2(2). */
+long uring_enter_real(const struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags,
+                      const void *argument, size_t size);
+
+/* ---- uring_finish.c: one completion. ---- */
+
+enum uring_finish {
+    URING_SHOW,    /* *told is what the program gets */
+    URING_SWALLOW, /* nothing */
+    URING_FOREIGN, /* of another process that shares the ring, which has to finish it first */
+};
+
+/* Finish a completion of the kernel's. `told` has room for ring->cqe_size bytes and holds a copy of it already. */
+enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told);
+
+/* Everything that this process has kept back or in flight is lost (the ring goes away): give it up. */
+void uring_abandon(struct uring *ring);
+
+/* ---- uring_registered.c: registered files and buffers. ---- */
+
+/* Around io_uring_register(2) of files and buffers, which it makes itself. @return the kernel's answer. */
+long uring_register_files(struct uring *ring, int fd, unsigned opcode, void *argument, unsigned count);
+long uring_register_buffers(struct uring *ring, int fd, unsigned opcode, void *argument, unsigned count);
+void uring_forget_registered(struct uring *ring);
+
+/*
+ * What is registered file `index`? Like fd_view_open, with a number of the process to look at the file by, or -1. @return 0; -EAGAIN.
+ * state FD_PLAIN: nothing of ours.
+ */
+int uring_view_registered(struct uring *ring, struct fd_view *view, unsigned index, bool nowait);
+
+/* The ring itself has changed a slot (direct descriptors, FILES_UPDATE): what is known of [first, first + count) is no longer true. */
+void uring_files_changed(struct uring *ring, unsigned first, unsigned count);
+
+/* Does [address, address + length) lie in registered buffer `index`? True as well when nothing is known of it. */
+bool uring_buffer_holds(struct uring *ring, unsigned index, uint64_t address, uint64_t length);
+
+/* ---- uring_follow.c: operations that open, close, or change files without being reads or writes. ---- */
+
+/* Does the entry need following? */
+bool uring_is_followed(const struct uring *ring, const struct io_uring_sqe *sqe);
+
+/* Before it is submitted: announce changes, forget numbers; slot->uring.follow.done is set when its end matters. */
+void uring_follow(struct uring *ring, struct slot *slot, const struct io_uring_sqe *sqe);
+
+/* It was not submitted after all. */
+void uring_unfollow(struct slot *slot);
+
+#endif
