@@ -66,7 +66,7 @@ SHIM_LDFLAGS = $(LDFLAGS) -shared -Wl,-z,now,-z,relro,-soname,$(LIBRARY).$(SOVER
 
 # ---- Sources ----
 
-FLOORS := base bounce checksum files engine
+FLOORS := base bounce checksum files engine rings
 # Compiled once for each instruction set, by rules of its own.
 BLOCK_HASH := shim/checksum/block_hash.c
 HASH_VARIANTS := baseline

@@ -25,7 +25,7 @@ formatting() {
 
 # The design's house: a file includes headers of its own and lower floors only; the command uses floors 1 to 5.
 floors() {
-    local floor allowed='' order="base bounce checksum files engine entry" bad
+    local floor allowed='' order="base bounce checksum files engine rings entry" bad
     for floor in $order cli; do
         if [ "$floor" = cli ]; then allowed="base|bounce|checksum|files|engine|cli"; else allowed="${allowed:+$allowed|}$floor"; fi
         [ -d "shim/$floor" ] || continue
