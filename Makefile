@@ -54,6 +54,8 @@ INCLUDES := -Ishim -Iinclude
 XXHASH_CFLAGS := $(shell $(PKG_CONFIG) --cflags libxxhash 2>/dev/null)
 CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
+# What programs submit asynchronous requests with; only those that do are linked with it.
+ASYNC_LIBS := -Wl,--as-needed -laio -luring -Wl,--no-as-needed
 
 # Fortified inlines would hide the very names that the shim defines.
 COMMON_CFLAGS := -std=gnu11 -D_GNU_SOURCE $(INCLUDES) $(WARNINGS) \
@@ -185,7 +187,7 @@ $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libsu
 $(SHIM_TESTS): $(BUILD)/tests/shim/%: $(BUILD)/obj/tests/shim/%.o $(BUILD)/libsupport.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(CHECK_LIBS) -pthread -ldl
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(ASYNC_LIBS) $(CHECK_LIBS) -pthread -ldl
 
 $(TORTURES): $(BUILD)/%: $(BUILD)/obj/%.o $(TORTURE_OBJECTS) $(BUILD)/libsupport.a
 	$(call say,LD,$@)
@@ -200,7 +202,7 @@ $(TEST_LIBRARIES): $(BUILD)/%.so: %.c
 $(EXAMPLES): $(BUILD)/%: %.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS)
+	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS) $(if $(filter examples/aio% examples/uring%,$<),$(ASYNC_LIBS))
 
 $(BENCHES): $(BUILD)/%: %.c
 	$(call say,CC,$@)
@@ -237,7 +239,7 @@ RUN = CC='$(CC)' tests/run.sh --build $(BUILD)
 
 # First what is missing, then a new make, which sees what was installed.
 demo: deps-build
-	$(Q)$(MAKE) --no-print-directory all examples
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/examples/racer
 	$(Q)tests/demo.sh $(BUILD)
 
 check: deps-build deps-check
