@@ -24,7 +24,8 @@ struct part {
     const struct offset_use *use; /* of the file offset, by reads that use it */
     int64_t offset;               /* as asked: in the file, or TRANSFER_FILE_OFFSET */
     size_t length;
-    bool certain; /* the bytes come from `offset` of the view's file, and the view's number still leads there; else a difference proves nothing */
+    bool
+        certain; /* the bytes come from `offset` of the view's file, and the view's number still leads there; else a difference proves nothing */
 };
 
 /* May it be read straight into the caller's memory? Whole blocks of one aligned segment only. */

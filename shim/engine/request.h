@@ -31,7 +31,8 @@ struct request_call {
     int64_t offset;      /* bytes, or TRANSFER_FILE_OFFSET */
     int flags;           /* RWF_* */
     enum flight_transport transport;
-    bool is_fixed; /* of a registered file: the view's number, if it has one, is only for looking at the file (view.fd may be -1) */
+    bool
+        is_fixed; /* of a registered file: the view's number, if it has one, is only for looking at the file (view.fd may be -1) */
 };
 
 enum request_kind {
@@ -44,16 +45,17 @@ enum request_kind {
 struct request {
     enum request_kind kind;
     bool is_fixed;
-    bool in_place;   /* a read straight into the program's memory */
-    bool bad_memory; /* nothing of the program's memory can be read: the kernel is asked for its errno (issue_bad_write) */
-    bool current;    /* the number still led to the file when the kernel had taken the request */
+    bool in_place; /* a read straight into the program's memory */
+    bool
+        bad_memory; /* nothing of the program's memory can be read: the kernel is asked for its errno (issue_bad_write) */
+    bool current;   /* the number still led to the file when the kernel had taken the request */
     struct fd_view view;
     struct vector vector;
     struct cursor cursor;
     struct chunk chunk; /* writes */
     struct part part;   /* reads */
     struct transfer transfer;
-    struct extent pages; /* reads */
+    struct extent pages;    /* reads */
     struct landing landing; /* buffered writes */
     /* What the kernel is to be given: one segment, unless `keeps_memory`. */
     bool keeps_memory; /* the program's own address and length are issued: REQUEST_BUFFERED */

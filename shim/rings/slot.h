@@ -21,15 +21,15 @@
 enum { SLOT_MAX = 65536 };
 
 struct uring;
-struct uring_chain;
-struct aio;
+struct slot;
 
 /* Why an io_uring request has a slot; a request of the engine's (request.kind) may be in it besides. */
 enum slot_role {
-    SLOT_REQUEST, /* request.kind is not REQUEST_NONE */
+    SLOT_REQUEST,  /* request.kind is not REQUEST_NONE */
     SLOT_FOLLOWED, /* a request of the program's whose end matters: it opens or closes descriptors, changes a file, or others wait for it */
-    SLOT_VOICE,   /* an invented completion: `refusal` is told, whatever the kernel says */
-    SLOT_INTERNAL, /* ours alone: never shown to the program */
+    SLOT_VOICE,    /* an invented completion: `refusal` is told, whatever the kernel says */
+    SLOT_GATE,     /* ours alone, never shown to the program: everything before it is over (drain) */
+    SLOT_CHAIN,    /* no request, but the chain that is kept back */
 };
 
 struct slot_aio {
@@ -50,11 +50,25 @@ struct slot_follow {
 struct slot_uring {
     struct uring *ring;
     uint64_t user_data;
-    struct io_uring_sqe sqe[2]; /* as the program submitted it (the second half: SQE128), while it is kept back */
+    struct io_uring_sqe sqe[2]; /* as the program submitted it (the second half: SQE128) */
     struct uring_chain *chain;  /* whose next piece waits for this one, or NULL */
-    bool skip_success;          /* the program wants no completion if it succeeds */
-    uint8_t opcode;             /* as the program submitted it */
+    bool heads_piece;           /* nothing is linked to it from before, in the piece that it was submitted with */
+    bool is_short;              /* less was submitted than the program asked for: its memory is bad from there on */
+    /* URING_HANDED and above: handed to the kernel, and not yet known to have been taken (uring_submit.c). */
+    _Atomic uint64_t handed;
     struct slot_follow follow;
+};
+
+/* Entries of a chain that are kept back: uring_chain.c. */
+struct uring_chain {
+    struct uring_chain *next; /* a younger one of the same ring */
+    struct slot *first;       /* entries not yet submitted, in order (slot.next) */
+    uint32_t length;          /* how many */
+    bool drain;               /* waits until everything before it is over; what comes after it, until it is over */
+    bool gated;               /* drain: its gate has been submitted */
+    bool due;                 /* its next piece may be submitted */
+    bool broken;              /* the piece before has failed: the rest is cancelled */
+    bool silent;              /* of a broken one: without completions */
 };
 
 struct slot {
@@ -66,6 +80,7 @@ struct slot {
     union {
         struct slot_aio aio;
         struct slot_uring uring;
+        struct uring_chain chain;
     };
 };
 #define SLOT_NO_REFUSAL INT32_MIN

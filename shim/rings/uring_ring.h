@@ -54,16 +54,6 @@ struct uring_control {
     uint32_t position[];         /* for each entry of the shadow's CQ */
 };
 
-/* Chains that are kept back: uring_chain.c. Of one process. */
-struct uring_chain {
-    struct uring_chain *next;
-    struct slot *first; /* entries not yet submitted, in order (slot.next) */
-    bool drain;         /* waits until everything before it is over */
-    bool due;           /* its predecessor has succeeded */
-    int broken;         /* its predecessor has failed: the result for the rest (-ECANCELED), else 0 */
-    bool silent;        /* of a broken chain: the rest posts no completions */
-};
-
 /* Registered files and buffers: uring_registered.c. Of one process. */
 struct uring_registered;
 
@@ -76,8 +66,8 @@ struct uring {
     size_t sqe_size, cqe_size; /* 64 or 128, 16 or 32 */
     struct uring_front front;
     struct uring_control *control;
-    struct uring_queue sq, cq;           /* the shadow's */
-    uint32_t *sq_array;                  /* NULL: NO_SQARRAY */
+    struct uring_queue sq, cq; /* the shadow's */
+    uint32_t *sq_array;        /* NULL: NO_SQARRAY */
     char *cqes;
     struct uring_queue real_sq, real_cq; /* the kernel's */
     uint32_t *real_array;
@@ -85,8 +75,9 @@ struct uring {
     _Atomic uint32_t *real_sq_flags;
     /* local: of this process */
     _Atomic uint32_t in_flight; /* slots that the kernel has */
+    _Atomic uint64_t handed;    /* requests ever handed to the kernel: names each of them */
     struct uring_chain *chains; /* kept back, oldest first; submission right */
-    _Atomic bool due;           /* some chain has become due: uring_release has work */
+    _Atomic bool due;           /* some chain may go on: uring_release has work */
     struct uring_registered *registered;
     bool has_pump_thread;
 };
@@ -122,6 +113,9 @@ enum uring_finish {
 
 /* Finish a completion of the kernel's. `told` has room for ring->cqe_size bytes and holds a copy of it already. */
 enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told);
+
+/* What the kernel knows the program's request `user_data` as: for cancellations. */
+uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data);
 
 /* Everything that this process has kept back or in flight is lost (the ring goes away): give it up. */
 void uring_abandon(struct uring *ring);
