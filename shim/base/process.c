@@ -139,7 +139,8 @@ static __attribute__((constructor)) void start_with_the_program(void)
     process_start();
 }
 
-static __attribute__((destructor)) void end_with_the_program(void)
+/* Last of ours: those without a priority have run before. */
+static __attribute__((destructor(101))) void end_with_the_program(void)
 {
     stats_report();
 }

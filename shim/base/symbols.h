@@ -98,6 +98,11 @@
     X(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))                            \
     X(int, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old))                                \
     X(int, sigsuspend, (const sigset_t *mask), (mask))                                                                 \
+    X(int, eventfd_read, (int fd, eventfd_t *value), (fd, value))                                                      \
+    X(int, poll, (struct pollfd * fds, nfds_t count, int timeout), (fds, count, timeout))                              \
+    X(int, select, (int count, fd_set *reads, fd_set *writes, fd_set *excepts, struct timeval *timeout),               \
+      (count, reads, writes, excepts, timeout))                                                                        \
+    X(int, epoll_wait, (int fd, struct epoll_event *events, int maximum, int timeout), (fd, events, maximum, timeout)) \
     X(int, ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),           \
       (fds, count, timeout, mask))                                                                                     \
     X(int, pselect,                                                                                                    \
@@ -157,6 +162,8 @@
     X(ssignal, signal)                                                                                                 \
     X(__sysv_signal, sysv_signal)                                                                                      \
     X(__sigsuspend, sigsuspend)                                                                                        \
+    X(__poll, poll)                                                                                                    \
+    X(__select, select)                                                                                                \
     X(_IO_fopen, fopen)                                                                                                \
     X(_IO_fdopen, fdopen)                                                                                              \
     X(_IO_fclose, fclose)                                                                                              \
@@ -171,6 +178,7 @@
     X(__open64_2)                                                                                                      \
     X(__openat_2)                                                                                                      \
     X(__openat64_2)                                                                                                    \
+    X(__poll_chk)                                                                                                      \
     X(__ppoll_chk)                                                                                                     \
     X(__dprintf_chk)                                                                                                   \
     X(__vdprintf_chk)                                                                                                  \

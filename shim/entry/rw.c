@@ -1,6 +1,8 @@
 /*
  * read, write and their vectored and positioned forms. A descriptor that is not ours goes straight on; one that is becomes a
- * request. A direct request is a cancellation point at its entry only.
+ * request. A direct request is a cancellation point at its entry only. Reads of an eventfd may be what tells the program of a completion
+ * (rings/shadow.h); they go the slow way round, so that those of pipes, sockets and files stay a jump into the C library (a call, and so a
+ * return after the system call, would cost 8 ns).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -14,6 +16,7 @@
 #include "engine/vector.h"
 #include "entry/entry.h"
 #include "entry/rw.h"
+#include "rings/shadow.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
@@ -22,7 +25,7 @@ static ssize_t pass_on(const struct rw_call *call)
 {
     switch (call->form) {
     case RW_READ:
-        return next.read(call->fd, (void *)(uintptr_t)call->buffer, call->length);
+        return SHADOW_WAIT(next.read(call->fd, (void *)(uintptr_t)call->buffer, call->length));
     case RW_WRITE:
         return next.write(call->fd, call->buffer, call->length);
     case RW_PREAD:
@@ -30,7 +33,7 @@ static ssize_t pass_on(const struct rw_call *call)
     case RW_PWRITE:
         return next.pwrite(call->fd, call->buffer, call->length, call->offset);
     case RW_READV:
-        return next.readv(call->fd, call->vector, call->count);
+        return SHADOW_WAIT(next.readv(call->fd, call->vector, call->count));
     case RW_WRITEV:
         return next.writev(call->fd, call->vector, call->count);
     case RW_PREADV:
@@ -38,7 +41,7 @@ static ssize_t pass_on(const struct rw_call *call)
     case RW_PWRITEV:
         return next.pwritev(call->fd, call->vector, call->count, call->offset);
     case RW_PREADV2:
-        return next.preadv2(call->fd, call->vector, call->count, call->offset, call->flags);
+        return SHADOW_WAIT(next.preadv2(call->fd, call->vector, call->count, call->offset, call->flags));
     default:
         return next.pwritev2(call->fd, call->vector, call->count, call->offset, call->flags);
     }
@@ -178,7 +181,7 @@ __attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
 {
     int64_t offset;
     bool passes = false;
-    if (!process_start() || !resolve_offset(call, &offset))
+    if (!process_start() || fd_word_state(fd_word(call->fd)) == FD_EVENT || !resolve_offset(call, &offset))
         return pass_on(call);
     pthread_testcancel();
     struct cancel cancel = cancel_hold();

@@ -5,13 +5,10 @@
  * signal() and its relatives reach sigaction inside the C library, past any wrapper. So they are written here again, on the guard,
  * as glibc 2.36 documents and does them. Until the shim has started, everything goes to the C library.
  */
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/select.h>
 
 #include "base/next.h"
 #include "base/process.h"
@@ -221,41 +218,4 @@ int xpg_sigpause(int number) __asm__("__xpg_sigpause");
 EXPORT int xpg_sigpause(int number)
 {
     return __sigpause(number, 1);
-}
-
-EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
-{
-    sigset_t storage;
-    return next.ppoll(fds, count, timeout, guard_strip(mask, &storage));
-}
-
-EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask,
-                       size_t room)
-{
-    if (room / sizeof(*fds) < count) {
-        int (*fail)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *, size_t) = (int (*)(
-            struct pollfd *, nfds_t, const struct timespec *, const sigset_t *, size_t))next_find("__ppoll_chk");
-        return fail(fds, count, timeout, mask, room);
-    }
-    return ppoll(fds, count, timeout, mask);
-}
-
-EXPORT int pselect(int count, fd_set *reads, fd_set *writes, fd_set *excepts, const struct timespec *timeout,
-                   const sigset_t *mask)
-{
-    sigset_t storage;
-    return next.pselect(count, reads, writes, excepts, timeout, guard_strip(mask, &storage));
-}
-
-EXPORT int epoll_pwait(int fd, struct epoll_event *events, int maximum, int timeout, const sigset_t *mask)
-{
-    sigset_t storage;
-    return next.epoll_pwait(fd, events, maximum, timeout, guard_strip(mask, &storage));
-}
-
-EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int maximum, const struct timespec *timeout,
-                        const sigset_t *mask)
-{
-    sigset_t storage;
-    return next.epoll_pwait2(fd, events, maximum, timeout, guard_strip(mask, &storage));
 }

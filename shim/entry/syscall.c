@@ -18,6 +18,7 @@
 #include "engine/cancel.h"
 #include "entry/entry.h"
 #include "entry/open.h"
+#include "rings/shadow.h"
 
 struct arguments {
     long a, b, c, d, e, f;
@@ -94,6 +95,25 @@ static long mutate(long number, const struct arguments *x)
         return (long)mremap((void *)x->a, (size_t)x->b, (size_t)x->c, (int)x->d, (void *)x->e);
     default:
         return ioctl((int)x->a, (unsigned long)x->b, (void *)x->c);
+    }
+}
+
+/* Waits that a completion may end. Not by way of their functions, which differ from the system calls in what becomes of the timeout. */
+static bool waits(long number)
+{
+    switch (number) {
+#ifdef SYS_poll
+    case SYS_poll:
+    case SYS_select:
+    case SYS_epoll_wait:
+#endif
+    case SYS_ppoll:
+    case SYS_pselect6:
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -204,6 +224,8 @@ EXPORT long syscall(long number, ...)
         cancel_restore(cancel);
         if (done)
             return result;
+        if (waits(number))
+            return SHADOW_WAIT(next.syscall(number, x.a, x.b, x.c, x.d, x.e, x.f));
     }
     return next.syscall(number, x.a, x.b, x.c, x.d, x.e, x.f);
 }

@@ -98,7 +98,11 @@ static int find(struct finding *finding, int fd, int status_flags, struct offset
 {
     struct stat status;
     *finding = (struct finding){.state = FD_PLAIN, .flags = flags_of(status_flags)};
-    if ((status_flags & O_PATH) || fstat(fd, &status) != 0 || !(S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
+    if ((status_flags & O_PATH) || fstat(fd, &status) != 0)
+        return 0;
+    if ((status.st_mode & S_IFMT) == 0)
+        finding->state = FD_EVENT;
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
         return 0;
     if (nowait && (status_flags & O_DIRECT))
         return -EAGAIN;
@@ -130,7 +134,7 @@ int fd_classify(struct fd_view *view, bool nowait)
         fd_word_drop(word);
     if (error != 0)
         return error;
-    view->state = finding.state == FD_FILE ? FD_PLAIN : finding.state;
+    view->state = finding.state == FD_FILE || finding.state == FD_EVENT ? FD_PLAIN : finding.state;
     view->flags = finding.flags | (unsigned)(word & FD_STREAM);
     view->file = finding.file;
     view->offset = finding.offset;

@@ -96,6 +96,9 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
         case FD_PLAIN:
         case FD_EXCLUDED:
             return 0;
+        case FD_EVENT:
+            view->state = FD_PLAIN;
+            return 0;
         case FD_FILE:
             if (fd_writes_pass(fd)) {
                 view->state = FD_PLAIN;

@@ -31,6 +31,7 @@ enum fd_state {
     FD_DIRECT = 5,   /* O_DIRECT on a regular file or block device: ours */
     FD_EXCLUDED = 6, /* O_DIRECT, but left alone by configuration */
     FD_CLOSING = 7,  /* being closed or replaced: not to be learned now */
+    FD_EVENT = 8,    /* plain, of an anonymous inode: an eventfd or the like, whose reads may tell of a completion */
 };
 
 enum fd_flag {
@@ -76,7 +77,7 @@ static inline bool fd_writes_pass(int fd)
 {
     enum fd_state state = fd_word_state(fd_word(fd));
     if (state != FD_FILE)
-        return state == FD_PLAIN;
+        return state == FD_PLAIN || state == FD_EVENT;
     /* Relaxed: a map created this very moment is as good as one created just after the write. */
     _Atomic uint64_t *now = atomic_load_explicit(&fd_generation->now, memory_order_relaxed);
     return !now || atomic_load_explicit(now, memory_order_relaxed) ==

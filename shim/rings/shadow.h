@@ -12,7 +12,7 @@
 #include <stdbool.h>
 
 /* Shadow contexts and rings there are. */
-extern _Atomic unsigned shadow_count;
+extern _Atomic unsigned shadow_count __attribute__((visibility("hidden")));
 
 static inline bool shadow_any(void)
 {
