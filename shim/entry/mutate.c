@@ -14,7 +14,7 @@
 #include "bounce/copy.h"
 #include "engine/cancel.h"
 #include "engine/change.h"
-#include "engine/landing.h"
+#include "engine/inflow.h"
 #include "engine/transfer.h"
 #include "entry/entry.h"
 
@@ -83,39 +83,28 @@ EXPORT int posix_fallocate(int fd, off_t offset, off_t length)
 
 /* ---- copies inside the kernel: like buffered writes of the target ---- */
 
-struct inflow {
-    struct fd_view view;
-    struct landing landing;
-};
-
 /* `position`: the target's offset, in user memory, or NULL for its file offset. */
-static void inflow_open(struct inflow *inflow, int fd, const off64_t *position, size_t length)
+static void open_inflow(struct inflow *inflow, int fd, const off64_t *position, size_t length)
 {
     int64_t offset = TRANSFER_FILE_OFFSET;
-    inflow->view = (struct fd_view){.fd = fd};
-    inflow->landing.mutation.map = NULL;
-    if (!process_start() || fd_writes_pass(fd) || fd_view_open(&inflow->view, fd, false) != 0 || !inflow->view.file)
-        return;
-    if (position && (copy_from_user(&offset, position, sizeof offset) != sizeof offset || offset < 0))
-        return; /* the kernel will refuse it */
-    if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
-        length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
-    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), false, NULL);
+    struct fd_view view = {.fd = fd};
+    if (process_start() && !fd_writes_pass(fd) && fd_view_open(&view, fd, false) != 0)
+        view.file = NULL;
+    if (view.file && position && (copy_from_user(&offset, position, sizeof offset) != sizeof offset || offset < 0))
+        fd_view_close(&view); /* the kernel will refuse it */
+    inflow_open(inflow, &view, offset, length);
 }
 
 /* The thread was cancelled in the real call. */
-static void clean_up_inflow(void *argument)
+static void clean_up_inflow(void *inflow)
 {
-    struct inflow *inflow = argument;
-    landing_close(&inflow->landing, -EIO, 0);
-    fd_view_close(&inflow->view);
+    inflow_close(inflow, -EIO);
 }
 
-static ssize_t inflow_close(struct inflow *inflow, ssize_t result)
+static ssize_t flowed(struct inflow *inflow, ssize_t result)
 {
     int error = errno;
-    landing_close(&inflow->landing, result < 0 ? -error : result, 0);
-    fd_view_close(&inflow->view);
+    inflow_close(inflow, result < 0 ? -error : result);
     errno = error;
     return result;
 }
@@ -123,24 +112,24 @@ static ssize_t inflow_close(struct inflow *inflow, ssize_t result)
 EXPORT ssize_t copy_file_range(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t length, unsigned flags)
 {
     struct inflow inflow;
-    inflow_open(&inflow, out, out_offset, length);
-    return inflow_close(&inflow, CANCEL_WITH(clean_up_inflow, &inflow,
-                                             next.copy_file_range(in, in_offset, out, out_offset, length, flags)));
+    open_inflow(&inflow, out, out_offset, length);
+    return flowed(&inflow, CANCEL_WITH(clean_up_inflow, &inflow,
+                                       next.copy_file_range(in, in_offset, out, out_offset, length, flags)));
 }
 
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct inflow inflow;
-    inflow_open(&inflow, out, NULL, count);
-    return inflow_close(&inflow, CANCEL_WITH(clean_up_inflow, &inflow, next.sendfile(out, in, offset, count)));
+    open_inflow(&inflow, out, NULL, count);
+    return flowed(&inflow, CANCEL_WITH(clean_up_inflow, &inflow, next.sendfile(out, in, offset, count)));
 }
 
 EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t length, unsigned flags)
 {
     struct inflow inflow;
-    inflow_open(&inflow, out, out_offset, length);
-    return inflow_close(
-        &inflow, CANCEL_WITH(clean_up_inflow, &inflow, next.splice(in, in_offset, out, out_offset, length, flags)));
+    open_inflow(&inflow, out, out_offset, length);
+    return flowed(&inflow,
+                  CANCEL_WITH(clean_up_inflow, &inflow, next.splice(in, in_offset, out, out_offset, length, flags)));
 }
 
 /* ---- ioctls that replace content ---- */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "engine/change.h"
+#include "engine/inflow.h"
 #include "engine/request.h"
 
 enum { SLOT_MAX = 65536 };
@@ -30,6 +31,7 @@ enum slot_role {
     SLOT_VOICE,    /* an invented completion: `refusal` is told, whatever the kernel says */
     SLOT_GATE,     /* ours alone, never shown to the program: everything before it is over (drain) */
     SLOT_CHAIN,    /* no request, but the chain that is kept back */
+    SLOT_LOOK, /* ours alone, never shown to the program: asks what a registered file is (uring_look.c). uring.follow.done is called */
 };
 
 struct slot_aio {
@@ -38,14 +40,20 @@ struct slot_aio {
     uint64_t data;       /* event.data */
 };
 
-/* What a followed request does beside reading and writing (rings/uring_follow.h). */
+/* What a followed request does beside reading and writing: uring_follow.c. */
 struct slot_follow {
-    void (*done)(struct slot *slot, int64_t result); /* NULL: nothing */
-    struct change change;
-    int fd;
-    unsigned flags;
-    uint64_t word;
+    /* It is over with `result`, or was not submitted after all (result SLOT_UNDONE). @return what the program is told. NULL: nothing to do. */
+    int64_t (*done)(struct slot *slot, int64_t result);
+    union {
+        struct change change; /* truncations, punched holes */
+        struct inflow inflow; /* copies inside the kernel */
+        struct extent page;   /* a struct sweep lies there */
+    };
+    int fd;         /* the number, or the registered file, that it opens, closes or changes */
+    unsigned flags; /* O_* of an open; how many registered files */
+    uint64_t word;  /* of a number that is being closed */
 };
+#define SLOT_UNDONE INT64_MIN
 
 struct slot_uring {
     struct uring *ring;

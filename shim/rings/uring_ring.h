@@ -51,6 +51,7 @@ struct uring_control {
     _Atomic uint32_t submitting; /* thread id of who submits, 0: nobody. Futex */
     _Atomic uint32_t pumped;     /* the kernel's CQ index up to which entries have been moved; changed by who pumps */
     _Atomic uint32_t issuer;     /* SINGLE_ISSUER: the thread that may submit, once known */
+    _Atomic uint32_t registered; /* changes of registered files and buffers, by whatever process: uring_registered.c */
     uint32_t position[];         /* for each entry of the shadow's CQ */
 };
 
@@ -78,7 +79,7 @@ struct uring {
     _Atomic uint64_t handed;    /* requests ever handed to the kernel: names each of them */
     struct uring_chain *chains; /* kept back, oldest first; submission right */
     _Atomic bool due;           /* some chain may go on: uring_release has work */
-    struct uring_registered *registered;
+    _Atomic(struct uring_registered *) registered;
     bool has_pump_thread;
 };
 
@@ -128,24 +129,42 @@ long uring_register_buffers(struct uring *ring, int fd, unsigned opcode, void *a
 void uring_forget_registered(struct uring *ring);
 
 /*
- * What is registered file `index`? Like fd_view_open, with a number of the process to look at the file by, or -1. @return 0; -EAGAIN.
- * state FD_PLAIN: nothing of ours.
+ * What is registered file `index`? Like fd_view_open, with a number of the process to look at the file by, or -1. Submission right. @return 0;
+ * -EAGAIN. State FD_PLAIN: nothing of ours.
  */
 int uring_view_registered(struct uring *ring, struct fd_view *view, unsigned index, bool nowait);
+
+/* Is it still the view's file? If not, a request that was prepared before may have gone elsewhere. Any thread. */
+bool uring_registered_is(struct uring *ring, unsigned index, const struct fd_view *view);
+
+/*
+ * At the begin of each submission, with the submission right and nothing staged: of the registered files that the next `to_submit` entries of the shadow's SQ
+ * and the chains that are due use, look at those that are not known: direct descriptors, those whose status flags may have changed, or whose
+ * numbers were all closed. The kernel is asked for a number of each by an entry of our own. Never blocks; costs nothing without registered
+ * files, and a few loads for an entry that uses one.
+ */
+void uring_look_registered(struct uring *ring, int fd, unsigned flags, unsigned to_submit);
 
 /* The ring itself has changed a slot (direct descriptors, FILES_UPDATE): what is known of [first, first + count) is no longer true. */
 void uring_files_changed(struct uring *ring, unsigned first, unsigned count);
 
-/* Does [address, address + length) lie in registered buffer `index`? True as well when nothing is known of it. */
+/* Does [address, address + length) lie in registered buffer `index`? True as well when nothing is known of it.
+ * False: the kernel is to judge the program's own entry. */
 bool uring_buffer_holds(struct uring *ring, unsigned index, uint64_t address, uint64_t length);
 
 /* ---- uring_follow.c: operations that open, close, or change files without being reads or writes. ---- */
 
 /* Does the entry need following? */
-bool uring_is_followed(const struct uring *ring, const struct io_uring_sqe *sqe);
+bool uring_is_followed(struct uring *ring, const struct io_uring_sqe *sqe);
 
-/* Before it is submitted: announce changes, forget numbers; slot->uring.follow.done is set when its end matters. */
-void uring_follow(struct uring *ring, struct slot *slot, const struct io_uring_sqe *sqe);
+/* Must what is linked to it wait until it is over, because only then is known what the registered files are that it uses? */
+bool uring_is_awaited(const struct io_uring_sqe *sqe);
+
+/*
+ * Before it is submitted: announce changes, forget numbers; slot->uring.follow.done is set when its end matters. `sqe`: what the kernel is to be
+ * given; it may be changed.
+ */
+void uring_follow(struct uring *ring, struct slot *slot, struct io_uring_sqe *sqe);
 
 /* It was not submitted after all. */
 void uring_unfollow(struct slot *slot);

@@ -1,0 +1,23 @@
+/* Owns nothing. */
+#include "engine/inflow.h"
+
+#include "engine/transfer.h"
+
+void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, size_t length)
+{
+    inflow->view = *view;
+    inflow->landing.mutation.map = NULL;
+    view->file = NULL;
+    view->offset = NULL;
+    if (!inflow->view.file || (offset < 0 && offset != TRANSFER_FILE_OFFSET))
+        return; /* the kernel will refuse it */
+    if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
+        length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
+    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), false, NULL);
+}
+
+void inflow_close(struct inflow *inflow, ssize_t result)
+{
+    landing_close(&inflow->landing, result, 0);
+    fd_view_close(&inflow->view);
+}

@@ -1,0 +1,27 @@
+/*
+ * Copies inside the kernel into a file that has a map: splice, sendfile, copy_file_range. Like buffered writes of the target.
+ *
+ * Slow paths. Thread-safe, async-signal-safe.
+ */
+#ifndef BOUNCEIO_ENGINE_INFLOW_H
+#define BOUNCEIO_ENGINE_INFLOW_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "engine/landing.h"
+#include "files/descriptor.h"
+
+struct inflow {
+    struct fd_view view;
+    struct landing landing;
+};
+
+/* Before `length` bytes are copied to `offset`, or TRANSFER_FILE_OFFSET, of `view`, whose references move to the inflow. */
+void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, size_t length);
+
+/* Afterwards. `result`: bytes, or -errno. */
+void inflow_close(struct inflow *inflow, ssize_t result);
+
+#endif
