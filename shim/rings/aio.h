@@ -14,10 +14,11 @@
 #ifndef BOUNCEIO_RINGS_AIO_H
 #define BOUNCEIO_RINGS_AIO_H
 
-#include <linux/aio_abi.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
+
+#include "rings/abi.h"
 
 /* io_pgetevents(2): struct __aio_sigset. */
 struct aio_signals {

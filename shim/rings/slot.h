@@ -10,14 +10,14 @@
 #ifndef BOUNCEIO_RINGS_SLOT_H
 #define BOUNCEIO_RINGS_SLOT_H
 
-#include <linux/aio_abi.h>
-#include <linux/io_uring.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "engine/change.h"
 #include "engine/inflow.h"
 #include "engine/request.h"
+#include "rings/abi.h"
 
 enum { SLOT_MAX = 65536 };
 
@@ -62,21 +62,22 @@ struct slot_uring {
     struct uring_chain *chain;  /* whose next piece waits for this one, or NULL */
     bool heads_piece;           /* nothing is linked to it from before, in the piece that it was submitted with */
     bool is_short;              /* less was submitted than the program asked for: its memory is bad from there on */
-    /* URING_HANDED and above: handed to the kernel, and not yet known to have been taken (uring_submit.c). */
-    _Atomic uint64_t handed;
+    _Atomic uint64_t handed; /* even: which handing-over to the kernel this is; odd: what came of it (uring_stage.h) */
     struct slot_follow follow;
 };
 
-/* Entries of a chain that are kept back: uring_chain.c. */
+/* Entries of a chain that are kept back: uring_chain.c. Changed under the submission right, but for the atomics, which the pump sets. */
 struct uring_chain {
     struct uring_chain *next; /* a younger one of the same ring */
     struct slot *first;       /* entries not yet submitted, in order (slot.next) */
     uint32_t length;          /* how many */
     bool drain;               /* waits until everything before it is over; what comes after it, until it is over */
     bool gated;               /* drain: its gate has been submitted */
-    bool due;                 /* its next piece may be submitted */
-    bool broken;              /* the piece before has failed: the rest is cancelled */
-    bool silent;              /* of a broken one: without completions */
+    bool started;             /* some of it has been submitted, or its gate is open */
+    _Atomic bool due;         /* its next piece may be submitted */
+    _Atomic bool broken;      /* the piece before has failed: the rest is cancelled */
+    _Atomic bool silent;      /* of a broken one: without completions */
+    _Atomic bool over;        /* nothing of it is left, and nobody points to it any more */
 };
 
 struct slot {
@@ -107,6 +108,9 @@ static inline uint64_t slot_tag(const struct slot *slot)
 {
     return (uint64_t)(uintptr_t)slot;
 }
+
+/* Call `visit` for every slot in use: a slow path. */
+void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument);
 
 /* Slots in use at this moment, for tests. */
 unsigned slots_taken(void);

@@ -10,11 +10,12 @@
 #ifndef BOUNCEIO_RINGS_URING_H
 #define BOUNCEIO_RINGS_URING_H
 
-#include <linux/io_uring.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include "rings/abi.h"
 
 struct uring;
 

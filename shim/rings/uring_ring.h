@@ -25,19 +25,13 @@
 #ifndef BOUNCEIO_RINGS_URING_RING_H
 #define BOUNCEIO_RINGS_URING_RING_H
 
-#include <linux/io_uring.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "rings/abi.h"
 #include "rings/slot.h"
 #include "rings/uring.h"
-
-/* Newer than some build machines' headers. Source: include/uapi/linux/io_uring.h. */
-#define URING_SETUP_NO_MMAP (1U << 14)
-#define URING_SETUP_REGISTERED_FD_ONLY (1U << 15)
-#define URING_SETUP_NO_SQARRAY (1U << 16)
-#define URING_SETUP_HYBRID_IOPOLL (1U << 17)
 
 /* One side of a ring: pointers into its memory. */
 struct uring_queue {
@@ -75,10 +69,12 @@ struct uring {
     char *real_sqes, *real_cqes;
     _Atomic uint32_t *real_sq_flags;
     /* local: of this process */
-    _Atomic uint32_t in_flight; /* slots that the kernel has */
-    _Atomic uint64_t handed;    /* requests ever handed to the kernel: names each of them */
-    struct uring_chain *chains; /* kept back, oldest first; submission right */
-    _Atomic bool due;           /* some chain may go on: uring_release has work */
+    _Atomic uint32_t in_flight;           /* slots that the kernel has */
+    _Atomic uint64_t handed;              /* requests ever handed to the kernel: names each of them */
+    _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
+    _Atomic bool due;                     /* some chain may go on: uring_release has work */
+    bool has_bounced;                     /* some request was; submission right */
+    bool has_drained; /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic(struct uring_registered *) registered;
     bool has_pump_thread;
 };
@@ -96,6 +92,12 @@ static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t i
  */
 long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
                   size_t size);
+
+/* Is something kept back that waits for completions? Then nobody may sleep until there are several: the first may let it go on. */
+static inline bool uring_is_holding(const struct uring *ring)
+{
+    return atomic_load_explicit(&ring->chains, memory_order_relaxed) != NULL;
+}
 
 /* Submit what has become due of the chains, if this thread may. Never blocks. For the pump, after it has given up its right. */
 void uring_release(struct uring *ring);

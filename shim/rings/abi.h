@@ -1,0 +1,34 @@
+/*
+ * What the kernel calls asynchronous I/O: structures and numbers of libaio and io_uring, also those that are newer than some build machines'
+ * headers. To be included instead of the kernel's own headers: linux/fs.h, which they include, defines BLOCK_SIZE.
+ *
+ * Source: include/uapi/linux/{aio_abi,io_uring}.h.
+ */
+#ifndef BOUNCEIO_RINGS_ABI_H
+#define BOUNCEIO_RINGS_ABI_H
+
+#include <linux/aio_abi.h>
+#include <linux/io_uring.h>
+#undef BLOCK_SIZE
+#undef BLOCK_SIZE_BITS
+
+/* io_uring_setup(2). */
+#define URING_SETUP_NO_MMAP (1U << 14)
+#define URING_SETUP_REGISTERED_FD_ONLY (1U << 15)
+#define URING_SETUP_NO_SQARRAY (1U << 16)
+#define URING_SETUP_HYBRID_IOPOLL (1U << 17)
+
+/* struct io_uring_sqe.opcode. */
+enum {
+    URING_OP_READ_MULTISHOT = 49,
+    URING_OP_FIXED_FD_INSTALL = 54,
+    URING_OP_FTRUNCATE = 55,
+    URING_OP_READV_FIXED = 60,
+    URING_OP_WRITEV_FIXED = 61,
+    URING_OP_PIPE = 62,
+};
+
+/* Flags of single operations. */
+#define URING_TIMEOUT_ETIME_SUCCESS (1U << 5)
+
+#endif
