@@ -105,6 +105,15 @@ static inline uint64_t uring_next_handed(struct uring *ring)
     return (atomic_fetch_add_explicit(&ring->handed, 1, memory_order_relaxed) + 1) << 1;
 }
 
+/* Does the number, or registered file, of a request still lead to the file that it was prepared for? */
+static inline bool uring_is_current(const struct slot *slot)
+{
+    const struct request *request = &slot->request;
+    return request->is_fixed
+               ? uring_registered_is(slot->uring.ring, (unsigned)slot->uring.sqe->fd, &request->view)
+               : fd_view_is_current(&request->view);
+}
+
 /* In slot->uring.handed once the submitter has looked: did the number still lead to the file? */
 enum { URING_TAKEN_CURRENT = 1, URING_TAKEN_STALE = 3 };
 
