@@ -13,7 +13,9 @@ void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, si
         return; /* the kernel will refuse it */
     if (length > (size_t)(INT64_MAX - (offset < 0 ? 0 : offset)))
         length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
-    landing_open(&inflow->landing, &inflow->view, offset, length, landing_appends(&inflow->view, 0), false, NULL);
+    landing_open(
+        &inflow->landing, &inflow->view,
+        &(struct landing_plan){.offset = offset, .length = length, .append = landing_appends(&inflow->view, 0)});
 }
 
 void inflow_close(struct inflow *inflow, ssize_t result)

@@ -20,7 +20,7 @@ static int open_at_end(struct landing *landing, struct map *map, bool nowait)
     for (int attempt = 0; attempt < 4; attempt++) {
         int64_t size = issue_file_size(landing->fd);
         landing->offset = size < 0 || attempt == 3 ? 0 : size;
-        error = mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, TRANSPORT_BLOCKING,
+        error = mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, landing->transport,
                             nowait);
         if (error != 0 || issue_file_size(landing->fd) >= landing->offset)
             break;
@@ -29,22 +29,26 @@ static int open_at_end(struct landing *landing, struct map *map, bool nowait)
     return error;
 }
 
-int landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
-                 bool nowait, const struct offset_use *use)
+int landing_open(struct landing *landing, const struct fd_view *view, const struct landing_plan *plan)
 {
     struct map *map = &view->file->map;
-    *landing = (struct landing){
-        .fd = view->fd, .append = append, .use = use, .asked = offset, .offset = offset, .length = length};
+    *landing = (struct landing){.fd = view->fd,
+                                .append = plan->append,
+                                .transport = plan->transport,
+                                .use = plan->use,
+                                .asked = plan->offset,
+                                .offset = plan->offset,
+                                .length = plan->length};
     if (!file_has_map(view->file))
         return 0;
-    if (!nowait)
+    if (!plan->nowait)
         look_before_change(view);
-    if (append)
-        return open_at_end(landing, map, nowait);
-    bool unknown = offset == TRANSFER_FILE_OFFSET;
-    int error = mutate_open(&landing->mutation, map, unknown ? 0 : blocks_first(offset),
-                            unknown ? FLIGHT_TO_END : blocks_count(offset, offset + (int64_t)length),
-                            TRANSPORT_BLOCKING, nowait);
+    if (plan->append)
+        return open_at_end(landing, map, plan->nowait);
+    bool unknown = plan->offset == TRANSFER_FILE_OFFSET;
+    int error = mutate_open(&landing->mutation, map, unknown ? 0 : blocks_first(plan->offset),
+                            unknown ? FLIGHT_TO_END : blocks_count(plan->offset, plan->offset + (int64_t)plan->length),
+                            plan->transport, plan->nowait);
     if (unknown && error == 0)
         landing->offset = issue_file_offset(view->fd);
     return error;
@@ -64,7 +68,9 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
     if (issue_wrote_nothing(result, flags)) {
         end = begin;
     } else if (landing->append) {
-        end = larger(end, issue_file_size(landing->fd));
+        /* Other appends in flight land behind this one, or before it. */
+        int64_t size = landing->transport == TRANSPORT_BLOCKING ? issue_file_size(landing->fd) : -1;
+        end = size < 0 ? INT64_MAX : larger(end, size);
     } else if (landing->asked == TRANSFER_FILE_OFFSET) {
         /* As long as the offset only moved forward, the bytes are between where it was and where it is. */
         int64_t now = issue_file_offset(landing->fd);

@@ -15,19 +15,29 @@ struct landing {
     const struct offset_use *use; /* of the file offset; NULL: others may move it unseen */
     int fd;
     bool append;
+    enum flight_transport transport;
     int64_t offset; /* bytes; where the caller says, where the file ends, or where the file offset stands */
     int64_t asked;  /* as asked for: an offset or TRANSFER_FILE_OFFSET */
     size_t length;
 };
 
-/*
- * Before the write. `offset` in bytes or TRANSFER_FILE_OFFSET; `append`: it goes to the end of the file wherever that is.
- * @return 0; -EAGAIN, with nothing open, when the map is not ready and `nowait`.
- */
-int landing_open(struct landing *landing, const struct fd_view *view, int64_t offset, size_t length, bool append,
-                 bool nowait, const struct offset_use *use);
+/* What is about to be written. */
+struct landing_plan {
+    int64_t offset; /* bytes, or TRANSFER_FILE_OFFSET */
+    size_t length;
+    bool append; /* it goes to the end of the file, wherever that is */
+    bool nowait;
+    enum flight_transport transport;
+    const struct offset_use *use; /* as in struct landing */
+};
 
-/* After it, with what it returned: bytes, or -errno. `flags`: RWF_*. */
+/* Before the write. @return 0; -EAGAIN, with nothing open, when the map is not ready and `nowait`. */
+int landing_open(struct landing *landing, const struct fd_view *view, const struct landing_plan *plan);
+
+/*
+ * After it, with what it returned: bytes, or -errno. `flags`: RWF_*. landing->fd is a number of the file's, or -1 when none is left; at
+ * TRANSFER_FILE_OFFSET, of the same description.
+ */
 void landing_close(struct landing *landing, ssize_t result, int flags);
 
 /* Does a write on this view append, whatever its offset? */

@@ -21,11 +21,10 @@ struct part {
     const struct fd_view *view;
     const struct transfer *transfer;
     struct cursor *cursor;
-    const struct offset_use *use; /* of the file offset, by reads that use it */
+    const struct offset_use *use; /* of the file offset, by reads that use it; NULL: others may move it unseen */
     int64_t offset;               /* as asked: in the file, or TRANSFER_FILE_OFFSET */
     size_t length;
-    bool
-        certain; /* the bytes come from `offset` of the view's file, and the view's number still leads there; else a difference proves nothing */
+    bool certain; /* the bytes come from the view's file; else a difference proves nothing */
 };
 
 /* May it be read straight into the caller's memory? Whole blocks of one aligned segment only. */
@@ -34,7 +33,10 @@ bool part_fits_in_place(const struct part *part);
 /* Bytes of pages that it takes otherwise: one page beyond the data, where blocks are read of which only a part is asked for. */
 size_t part_pages(const struct part *part);
 
-/* `result` bytes (> 0) were read into the caller's memory. @return true with *told; false: it is to be read again, through pages. */
+/*
+ * `result` bytes (> 0) were read into the caller's memory. @return true with *told; false: a suspicion, or the end of the file inside a block:
+ * it is to be read again, through pages.
+ */
 bool part_finish_in_place(const struct part *part, ssize_t result, ssize_t *told);
 
 /* `result` bytes (> 0) were read into the pages: verify, copy out. @return bytes or -errno. */
@@ -43,7 +45,7 @@ ssize_t part_finish(const struct part *part, struct extent *pages, ssize_t resul
 /* What the program is told after `told` bytes: if the file ended there, should it have, by its checksums? */
 ssize_t part_verify_end(const struct part *part, ssize_t told);
 
-/* All of it, blocking: read through pages and finish. */
+/* All of it, blocking: read through pages, verify, copy out. @return bytes or -errno. */
 ssize_t part_read_bounced(const struct part *part);
 
 #endif

@@ -3,9 +3,9 @@
  *
  * The life of a request, blocking or not:
  *
- *   write: chunk_prepare_write (take pages, copy in, sum, announce) -> issue_write -> chunk_complete_write (publish, withdraw or forget;
- *          give the pages back)
- *   read:  take pages -> issue_read -> verify -> copy out -> give the pages back
+ *   write: chunk_prepare (take pages, copy in, sum, announce) -> issue_write -> chunk_complete (publish, withdraw or forget; give the pages
+ *          back)
+ *   read:  take pages -> issue_read -> part_finish (verify, copy out) -> give the pages back
  *
  * Everything here is thread-safe and async-signal-safe, allocates nothing but pool pages, takes no lock on its fast path, and holds none
  * while the caller's memory is touched.

@@ -77,7 +77,9 @@ static ssize_t write_watched(const struct fd_view *view, const struct rw_call *c
 {
     struct landing landing;
     const bool nowait = (call->flags & RWF_NOWAIT) != 0;
-    if (landing_open(&landing, view, offset, length, landing_appends(view, call->flags), nowait, NULL) != 0)
+    const struct landing_plan plan = {
+        .offset = offset, .length = length, .append = landing_appends(view, call->flags), .nowait = nowait};
+    if (landing_open(&landing, view, &plan) != 0)
         return with_errno(-EAGAIN);
     cancel_restore(*cancel);
     ssize_t result = CANCEL_WITH(clean_up_watched, &landing, pass_on(call));

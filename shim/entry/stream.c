@@ -138,7 +138,8 @@ static int printed(int fd, const char *format, va_list arguments)
     struct fd_view view = {.fd = fd};
     struct landing landing = {0};
     if (process_start() && !fd_writes_pass(fd) && fd_view_open(&view, fd, false) == 0 && view.file)
-        landing_open(&landing, &view, TRANSFER_FILE_OFFSET, 0, landing_appends(&view, 0), false, NULL);
+        landing_open(&landing, &view,
+                     &(struct landing_plan){.offset = TRANSFER_FILE_OFFSET, .append = landing_appends(&view, 0)});
     int result = next.vdprintf(fd, format, arguments);
     int error = errno;
     landing_close(&landing, result < 0 ? -EIO : result, 0);
