@@ -82,6 +82,12 @@ struct uring_chain {
 
 struct slot {
     _Atomic uint32_t in_use;
+    /*
+     * Which handing-over to the kernel this is, or what its submitter saw afterwards. For the front: a number that is never used again lets the
+     * submitter, who holds nothing any more once the kernel has the request, find out by a compare-and-swap that the slot is still the
+     * same request's. slot_take leaves it alone.
+     */
+    _Atomic uint64_t handed;
     enum slot_role role;
     int refusal;       /* -errno (or a result) that is told instead of what the kernel says; SLOT_NO_REFUSAL: nothing */
     struct slot *next; /* in whatever list it is */
@@ -94,7 +100,7 @@ struct slot {
 };
 #define SLOT_NO_REFUSAL INT32_MIN
 
-/* A slot, all zero but for `refusal` and `in_use`. @return NULL when all are taken. */
+/* A slot, all zero but for `refusal`, `in_use` and `handed`. @return NULL when all are taken. */
 struct slot *slot_take(void);
 void slot_give(struct slot *slot);
 
@@ -109,7 +115,7 @@ static inline uint64_t slot_tag(const struct slot *slot)
     return (uint64_t)(uintptr_t)slot;
 }
 
-/* Call `visit` for every slot in use: a slow path. */
+/* Call `visit(slot, argument)` for every slot in use; it may give the slot back. Slots that come or go meanwhile are visited or not. */
 void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument);
 
 /* Slots in use at this moment, for tests. */

@@ -1,0 +1,206 @@
+/*
+ * The table of slots: one reservation of address space, made when the first slot is taken, at the same address for the rest of the life of
+ * this process and its forked children, who find it zeroed.
+ *
+ *   | head: free list, high-water mark | links[] | slots[] |
+ *
+ * The free list is a stack of slots that were given back (Treiber 1986), linked through links[], which nobody else uses: a late reader of a
+ * link finds a number, whatever has become of the slot meanwhile. Its head counts the changes in its upper half, so that a
+ * compare-and-swap by somebody who was held up in between fails, even if the same slot is on top again (ABA). When the list is empty a
+ * slot is cut off from those never used.
+ *
+ * `in_use` is the only word of a slot that may be looked at by whoever holds nothing but a tag; taking a slot leaves it for last.
+ */
+#include "rings/slot.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/process.h"
+#include "base/raw.h"
+
+#define CACHE_LINE 64
+
+/* A slot, in whole cache lines of its own. */
+union place {
+    struct slot slot;
+    char room[(sizeof(struct slot) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE];
+};
+
+/* In wiped memory: all zero in a new process. */
+struct slot_table {
+    _Atomic uint64_t free; /* upper half: changes so far; lower: number of the slot on top + 1, or 0 */
+    char apart[CACHE_LINE - sizeof(uint64_t)];
+    _Atomic uint32_t used; /* slots ever taken */
+    char apart_too[CACHE_LINE - sizeof(uint32_t)];
+    _Atomic uint32_t links[SLOT_MAX]; /* of free ones: the next one + 1, or 0 */
+    union place places[SLOT_MAX] __attribute__((aligned(CACHE_LINE)));
+};
+
+/* Not wiped: children find the table where their parent had it. */
+static _Atomic(struct slot_table *) table;
+
+/* For kernels that cannot wipe on fork (before 4.14). */
+static bool replace_after_fork;
+
+/* Acquire: pairs with the release in map_table. */
+static struct slot_table *table_now(void)
+{
+    return atomic_load_explicit(&table, memory_order_acquire);
+}
+
+static void replace_table(void)
+{
+    struct slot_table *now = table_now();
+    if (replace_after_fork && now)
+        raw(SYS_mmap, now, sizeof *now, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+            -1, 0);
+}
+
+static void slot_start(void)
+{
+    pthread_atfork(NULL, NULL, replace_table);
+}
+PROCESS_INITIALISER(slot_start);
+
+/* Make the table, or take the one that somebody else has made meanwhile. @return NULL when there is no address space. */
+static __attribute__((noinline)) struct slot_table *map_table(void)
+{
+    long address = raw(SYS_mmap, NULL, sizeof(struct slot_table), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw_failed(address))
+        return NULL;
+    raw(SYS_madvise, address, sizeof(struct slot_table), MADV_NOHUGEPAGE);
+    raw(SYS_madvise, address, sizeof(struct slot_table), MADV_DONTDUMP);
+    if (raw_failed(raw(SYS_madvise, address, sizeof(struct slot_table), MADV_WIPEONFORK)))
+        replace_after_fork = true;
+    struct slot_table *made = (struct slot_table *)address, *there = NULL;
+    /* Release: pairs with table_now. */
+    if (atomic_compare_exchange_strong_explicit(&table, &there, made, memory_order_acq_rel, memory_order_acquire))
+        return made;
+    raw(SYS_munmap, address, sizeof(struct slot_table));
+    return there;
+}
+
+/* ---- Taking and giving back. ---- */
+
+static uint64_t next_change(uint64_t head, uint32_t top)
+{
+    return ((head >> 32) + 1) << 32 | top;
+}
+
+/* @return number + 1, or 0 when none has been given back. */
+static uint32_t pop(struct slot_table *slots)
+{
+    /* Acquire: the links, and what the last holder wrote; pairs with the release in push. */
+    uint64_t head = atomic_load_explicit(&slots->free, memory_order_acquire);
+    while ((uint32_t)head != 0) {
+        uint32_t top = (uint32_t)head;
+        uint32_t below = atomic_load_explicit(&slots->links[top - 1], memory_order_relaxed);
+        if (atomic_compare_exchange_weak_explicit(&slots->free, &head, next_change(head, below), memory_order_acquire,
+                                                  memory_order_acquire))
+            return top;
+    }
+    return 0;
+}
+
+static void push(struct slot_table *slots, uint32_t top)
+{
+    uint64_t head = atomic_load_explicit(&slots->free, memory_order_relaxed);
+    do
+        atomic_store_explicit(&slots->links[top - 1], (uint32_t)head, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&slots->free, &head, next_change(head, top), memory_order_release,
+                                                  memory_order_relaxed));
+}
+
+/* One that was never used. @return number + 1, or 0. */
+static uint32_t cut(struct slot_table *slots)
+{
+    uint32_t used = atomic_load_explicit(&slots->used, memory_order_relaxed);
+    while (used < SLOT_MAX)
+        /* Relaxed: the memory is as the kernel gave it. */
+        if (atomic_compare_exchange_weak_explicit(&slots->used, &used, used + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return used + 1;
+    return 0;
+}
+
+struct slot *slot_take(void)
+{
+    struct slot_table *slots = table_now();
+    if (!slots && !(slots = map_table()))
+        return NULL;
+    uint32_t number = pop(slots);
+    if (number == 0)
+        number = cut(slots);
+    if (number == 0)
+        return NULL;
+    struct slot *slot = &slots->places[number - 1].slot;
+    memset(&slot->role, 0, sizeof *slot - offsetof(struct slot, role));
+    slot->refusal = SLOT_NO_REFUSAL;
+    /* Release: whoever finds it by its tag finds it zeroed; pairs with slot_of. */
+    atomic_store_explicit(&slot->in_use, 1, memory_order_release);
+    return slot;
+}
+
+void slot_give(struct slot *slot)
+{
+    struct slot_table *slots = table_now();
+    size_t offset = (size_t)((char *)slot - (char *)slots->places);
+    atomic_store_explicit(&slot->in_use, 0, memory_order_relaxed);
+    push(slots, (uint32_t)(offset / sizeof(union place)) + 1);
+}
+
+/* ---- Looking. ---- */
+
+/* The place that a tag points into; *within: how far. NULL: none. */
+static union place *place_of(uint64_t tag, size_t *within)
+{
+    struct slot_table *slots = table_now();
+    /* An address below wraps around. */
+    uint64_t offset = tag - (uint64_t)(uintptr_t)(slots ? slots->places : NULL);
+    if (!slots || offset >= sizeof slots->places)
+        return NULL;
+    *within = offset % sizeof(union place);
+    return &slots->places[offset / sizeof(union place)];
+}
+
+struct slot *slot_of(uint64_t tag)
+{
+    size_t within;
+    union place *place = place_of(tag, &within);
+    /* Acquire: pairs with slot_take. */
+    if (!place || within != 0 || !atomic_load_explicit(&place->slot.in_use, memory_order_acquire))
+        return NULL;
+    return &place->slot;
+}
+
+bool slot_is_tag(uint64_t tag)
+{
+    size_t within;
+    return place_of(tag, &within) && within == 0;
+}
+
+void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument)
+{
+    struct slot_table *slots = table_now();
+    uint32_t used = slots ? atomic_load_explicit(&slots->used, memory_order_relaxed) : 0;
+    for (uint32_t i = 0; i < used; i++)
+        if (atomic_load_explicit(&slots->places[i].slot.in_use, memory_order_acquire))
+            visit(&slots->places[i].slot, argument);
+}
+
+static void count(struct slot *slot, void *taken)
+{
+    (void)slot;
+    ++*(unsigned *)taken;
+}
+
+unsigned slots_taken(void)
+{
+    unsigned taken = 0;
+    slots_each(count, &taken);
+    return taken;
+}
