@@ -10,6 +10,7 @@
 #ifndef BOUNCEIO_RINGS_URING_H
 #define BOUNCEIO_RINGS_URING_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,9 +23,22 @@ struct uring;
 /* io_uring_setup(2). `params` is the program's memory; what it gets back describes the shadow. @return the ring's descriptor. */
 long uring_setup(unsigned entries, struct io_uring_params *params);
 
-/* The shadow ring behind a descriptor number, or behind a registered ring index of this thread (IORING_ENTER_REGISTERED_RING); NULL: none. */
+/* Are there shadow rings? One load. */
+extern _Atomic unsigned uring_count;
+
+static inline bool uring_any(void)
+{
+    /* Relaxed: who has just been given a ring's number has been given it in order. */
+    return __builtin_expect(atomic_load_explicit(&uring_count, memory_order_relaxed) != 0, 0);
+}
+
+/*
+ * The shadow ring behind a descriptor number, or behind a registered ring index of this thread (IORING_ENTER_REGISTERED_RING); NULL: none. It
+ * stays, whoever closes it, until uring_drop. Async-signal-safe.
+ */
 struct uring *uring_of(int fd);
 struct uring *uring_of_registered(unsigned index);
+void uring_drop(struct uring *ring);
 
 /* io_uring_enter(2). `fd` is what the kernel is to be given: the number, or the registered index if `flags` say so. */
 long uring_enter(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
@@ -36,18 +50,13 @@ long uring_register(struct uring *ring, int fd, unsigned opcode, void *argument,
 /* mmap(2) of a ring's descriptor at IORING_OFF_SQ_RING, _CQ_RING or _SQES. @return the address or -errno. Other offsets are the kernel's. */
 long uring_map(struct uring *ring, void *address, size_t length, int protection, int flags, uint64_t offset);
 
-/* Where liburing's structure points to: the shadow's memory, mapped once for this process by the set-up. */
-struct uring_front {
-    char *queues;              /* offsets of io_uring_params.sq_off and cq_off count from here */
-    struct io_uring_sqe *sqes; /* of 64, or with SQE128 128 bytes */
-    size_t queues_length, sqes_length;
-    struct io_uring_params params; /* as the program got them */
-};
-const struct uring_front *uring_front(const struct uring *ring);
-
-/* Descriptor numbers: dup, close, dup2 over one. The last close of a ring reaps what is in flight, then forgets it. */
+/*
+ * Descriptor numbers, if uring_any: after a dup, before a close or a dup2 over one. The last close of a ring reaps what is in flight, then
+ * forgets it.
+ */
 void uring_duplicated(int fd, int from);
 void uring_closing(int fd);
+void uring_range_closing(unsigned first, unsigned last);
 
 /* Tell the kernel what the program has consumed; move what has completed to the shadow. Never block. */
 void uring_sync(struct uring *ring);

@@ -16,7 +16,7 @@
  *
  * Completion: the pump moves entries [pumped, kernel's tail) to the shadow's CQ. The kernel's head stays behind: uring_sync moves it as far as
  * the program has consumed the shadow, so that readiness, overflow and waiting are the kernel's own. Entries that the program must not see
- * (swallowed) are passed over: position[i] is the kernel's index behind the entry in the shadow's place i.
+ * (swallowed) are passed over: position[i] is the kernel's index behind the shadow's entry i, and behind what was swallowed after it.
  *
  * Rights: one thread at a time submits (control->submitting), one pumps (control->pumping). They are words that hold a thread's id, taken by
  * compare-and-swap; who finds one taken by itself (a handler has interrupted it) goes away again. The pump is never waited for by those
@@ -46,15 +46,27 @@ struct uring_control {
     _Atomic uint32_t pumped;     /* the kernel's CQ index up to which entries have been moved; changed by who pumps */
     _Atomic uint32_t issuer;     /* SINGLE_ISSUER: the thread that may submit, once known */
     _Atomic uint32_t registered; /* changes of registered files and buffers, by whatever process: uring_registered.c */
-    uint32_t position[];         /* for each entry of the shadow's CQ */
+    _Atomic uint32_t swallowed;  /* completions ever that the program was not to see */
+    _Atomic bool shared;         /* more than one process has submitted to it */
+    _Atomic uint32_t position[]; /* twice as many as the shadow's CQ has entries: uring_pump.c says why */
 };
 
 /* Registered files and buffers: uring_registered.c. Of one process. */
 struct uring_registered;
 
+/* The shadow as the shim sees it: laid out like the program's own mappings of it (uring_map). */
+struct uring_front {
+    char *queues;              /* offsets of io_uring_params.sq_off and cq_off count from here */
+    struct io_uring_sqe *sqes; /* of 64, or with SQE128 128 bytes */
+    size_t queues_length, sqes_length;
+    struct io_uring_params params; /* as the program got them */
+};
+
 struct uring {
-    _Atomic uint32_t numbers; /* descriptor numbers that lead here; 0: free */
-    int fd;                   /* one of them */
+    _Atomic bool taken;       /* the place in the table */
+    _Atomic uint32_t users;   /* calls at work on it, and 1 as long as it has numbers. 0: it is gone, or going */
+    _Atomic uint32_t numbers; /* descriptor numbers and registered indices that lead here */
+    _Atomic int fd;           /* one of the former, or -1 */
     int pid;                  /* whose `local` part this is */
     unsigned flags;           /* IORING_SETUP_*, as the program asked */
     unsigned features;
@@ -68,6 +80,9 @@ struct uring {
     uint32_t *real_array;
     char *real_sqes, *real_cqes;
     _Atomic uint32_t *real_sq_flags;
+    char *real_rings; /* head, tail, ... and entries of both queues */
+    size_t memory_length, real_length,
+        real_sqes_length; /* of S and what is mapped over it; of real_rings and real_sqes */
     /* local: of this process */
     _Atomic uint32_t in_flight;           /* slots that the kernel has */
     _Atomic uint64_t handed;              /* requests ever handed to the kernel: names each of them */
@@ -76,7 +91,7 @@ struct uring {
     bool has_bounced;                     /* some request was; submission right */
     bool has_drained; /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic(struct uring_registered *) registered;
-    bool has_pump_thread;
+    _Atomic bool has_pump_thread; /* uring_thread.c */
 };
 
 static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t index)
@@ -84,14 +99,65 @@ static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t i
     return (struct io_uring_sqe *)(void *)(sqes + size * index);
 }
 
+/* ---- uring_pump.c, uring_enter.c ---- */
+
+/* The thread's id, as it stands in the rights. */
+uint32_t uring_this_thread(void);
+
+/* The real io_uring_enter2(2). */
+long uring_enter_real(const struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags,
+                      const void *argument, size_t size);
+
+/* Like uring_pump, but another thread that pumps is waited for. @return false when this very thread does: a handler has interrupted it. */
+bool uring_pump_through(struct uring *ring);
+
+/* The kernel's CQ index up to which there are entries. */
+static inline uint32_t uring_real_tail(const struct uring *ring)
+{
+    /* Acquire: the entries; the kernel's release in io_commit_cqring. */
+    return atomic_load_explicit(ring->real_cq.tail, memory_order_acquire);
+}
+
+/* Wait until nothing that this process has bounced is in flight any more. Completions that find no room are dropped if nobody shares the ring. */
+void uring_reap(struct uring *ring);
+
+/* ---- uring_thread.c: who pumps when the program does not call. ---- */
+
+/* From now on, and until uring_thread_forget, a thread of the shim's pumps the ring. @return 0 or -errno. */
+int uring_thread_serve(struct uring *ring);
+void uring_thread_forget(struct uring *ring);
+
+/* ---- uring_numbers.c: the table of rings. ---- */
+
+/* A free place, all zero but for `taken`. @return NULL when there is none. */
+struct uring *uring_new(void);
+
+/* The first number of a new ring: from here on uring_of finds it. @return false when the number is too high. */
+bool uring_publish(struct uring *ring, int fd);
+
+/* A new ring that was not published: its place is free again. */
+void uring_discard(struct uring *ring);
+
+/* Registered indices of the calling thread. uring_registered_ring with NULL: none any more. */
+void uring_registered_ring(unsigned index, struct uring *ring);
+
+/* Call `visit` for each ring of this process that is there. */
+void uring_each(void (*visit)(struct uring *ring));
+
+/* ---- uring_setup.c ---- */
+
+/* Nobody uses the ring any more: its memory goes. */
+void uring_unmap(struct uring *ring);
+
 /* ---- uring_submit.c: from the shadow's SQ to the kernel. ---- */
 
 /*
  * Submit up to `to_submit` entries of the shadow's SQ, and what has become due of the chains; with `least` > 0 and GETEVENTS in `flags`, wait
- * in the same system call where that is safe. `argument` and `size` as io_uring_enter2(2). @return entries consumed, or -errno.
+ * in the same system call where that is safe, and say so in *waited. `argument` and `size` as io_uring_enter2(2). @return entries consumed, or
+ * -errno.
  */
 long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
-                  size_t size);
+                  size_t size, bool *waited);
 
 /* Is something kept back that waits for completions? Then nobody may sleep until there are several: the first may let it go on. */
 static inline bool uring_is_holding(const struct uring *ring)
@@ -101,10 +167,6 @@ static inline bool uring_is_holding(const struct uring *ring)
 
 /* Submit what has become due of the chains, if this thread may. Never blocks. For the pump, after it has given up its right. */
 void uring_release(struct uring *ring);
-
-/* The real io_uring_enter2(2). */
-long uring_enter_real(const struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags,
-                      const void *argument, size_t size);
 
 /* ---- uring_finish.c: one completion. ---- */
 
