@@ -517,89 +517,6 @@ START_TEST(contexts_reaped_when_their_eventfd_is_ready)
 }
 END_TEST
 
-/* --- iocbs that others use again ------------------------------------------------------------------------------------- */
-
-struct recycled {
-    struct iocb iocb;
-    _Atomic bool free;
-    unsigned char *memory;
-};
-
-struct recycling {
-    io_context_t context;
-    int fd;
-    struct recycled iocbs[4];
-    uint64_t requests;
-};
-
-/* An iocb is anybody's as soon as its event is there, which may be before io_submit has returned. */
-static void *recycler(void *argument)
-{
-    struct recycling *all = argument;
-    struct io_event events[4];
-
-    for (uint64_t done = 0; done < all->requests;) {
-        struct timespec timeout = {PATIENCE / 1000, 0};
-        int n = io_getevents(all->context, 1, 4, events, &timeout);
-
-        check_that(n > 0, "asleep after %llu requests: %d", (unsigned long long)done, n);
-        for (int i = 0; i < n; i++) {
-            struct recycled *of = (struct recycled *)(void *)events[i].obj;
-
-            check_that(of >= all->iocbs && of < all->iocbs + 4 && !atomic_load(&of->free), "obj %p", (void *)of);
-            check_that(events[i].res == BLOCK && events[i].data == of->memory, "event of another request");
-            memset(&of->iocb, 0xEE, sizeof(of->iocb));
-            atomic_store(&of->free, true);
-        }
-        done += (uint64_t)n;
-    }
-    return NULL;
-}
-
-static void recycle(struct recycling *all)
-{
-    for (uint64_t i = 0; i < all->requests; i++) {
-        int64_t deadline = async_now() + PATIENCE;
-        struct recycled *one = &all->iocbs[i % 4];
-        struct iocb *list = &one->iocb;
-
-        while (!atomic_load(&one->free))
-            check_that(async_now() < deadline, "request %llu never ends", (unsigned long long)i);
-        pattern_fill(one->memory, BLOCK, SEED + 1, i % BLOCKS * BLOCK);
-        atomic_store(&one->free, false);
-        io_prep_pwrite(&one->iocb, all->fd, one->memory, BLOCK, (long long)(i % BLOCKS * BLOCK));
-        one->iocb.data = one->memory;
-        check_that(io_submit(all->context, 1, &list) == 1, "io_submit");
-    }
-}
-
-START_TEST(iocbs_used_again_before_io_submit_returns)
-{
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = two_filesystems(fs);
-
-    for (size_t i = 0; i < count; i++) {
-        struct recycling all = {.fd = file_of(&fs[i]), .requests = rounds(20000, 200000)};
-        unsigned char *memory = buffer_new(4 * BLOCK);
-        pthread_t thread;
-
-        for (size_t k = 0; k < 4; k++) {
-            all.iocbs[k].memory = memory + k * BLOCK;
-            all.iocbs[k].free = true;
-        }
-        ck_assert_int_eq(io_setup(DEPTH, &all.context), 0);
-        check_that(pthread_create(&thread, NULL, recycler, &all) == 0, "no thread");
-        recycle(&all);
-        pthread_join(thread, NULL);
-        ck_assert_int_eq(io_destroy(all.context), 0);
-        ck_assert_msg(content_is(path_in(fs[i].path, "file"), SEED + 1, SIZE), "%s", fs[i].name);
-        direct_check(all.fd, SEED + 1, 0, SIZE);
-        close(all.fd);
-        buffer_free(memory, 4 * BLOCK);
-    }
-}
-END_TEST
-
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {a_thread_that_sleeps_for_events_is_woken,
@@ -609,7 +526,6 @@ int main(int argc, char **argv)
                                   readiness_ends_with_the_last_completion,
                                   rings_reaped_when_their_eventfd_is_ready,
                                   contexts_reaped_when_their_eventfd_is_ready,
-                                  iocbs_used_again_before_io_submit_returns,
                                   NULL};
 
     return support_main(argc, argv, "wake-ups", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 240, NULL, tests);

@@ -71,6 +71,11 @@ int async_reap(struct async *async, struct async_result *results, unsigned least
     return async->door->ways->reap(async, results, least, most, milliseconds);
 }
 
+void async_resume(struct async *async)
+{
+    async->door->ways->resume(async);
+}
+
 int async_cancel(struct async *async, uint64_t tag, struct async_result *others, unsigned *count)
 {
     *count = 0;

@@ -42,6 +42,7 @@ struct async_ways {
     void (*use)(struct async *async, int fd, void *memory, size_t length);
     int (*submit)(struct async *async, const struct async_request *list, unsigned count);
     int (*reap)(struct async *async, struct async_result *results, unsigned least, unsigned most, int milliseconds);
+    void (*resume)(struct async *async);
     int (*cancel)(struct async *async, uint64_t tag, struct async_result *others, unsigned *count);
 };
 
@@ -76,6 +77,9 @@ int async_submit(struct async *async, const struct async_request *list, unsigned
 
 /* Wait for `least` results, so many milliseconds. @return how many there are, up to `most`: fewer than `least` after that time. */
 int async_reap(struct async *async, struct async_result *results, unsigned least, unsigned most, int milliseconds);
+
+/* Another process has submitted to this ring, too, and does no longer: see where its queue stands. */
+void async_resume(struct async *async);
 
 /*
  * Try to cancel a request. @return 0 or -errno. `others` (room for `depth`) gets the *count results of requests that have come meanwhile:

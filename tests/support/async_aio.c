@@ -202,6 +202,12 @@ static int aio_reap(struct async *async, struct async_result *results, unsigned 
     return n;
 }
 
+/* The kernel knows where it stands, and others have no context in common with us. */
+static void aio_resume(struct async *async)
+{
+    (void)async;
+}
+
 static int aio_cancel_tag(struct async *async, uint64_t tag, struct async_result *others, unsigned *count)
 {
     struct aio *aio = async->inside;
@@ -219,5 +225,7 @@ static int aio_cancel_tag(struct async *async, uint64_t tag, struct async_result
     return result;
 }
 
-const struct async_ways async_libaio = {open_library, aio_close, aio_use, aio_submit, aio_reap, aio_cancel_tag};
-const struct async_ways async_aio_calls = {open_kernel, aio_close, aio_use, aio_submit, aio_reap, aio_cancel_tag};
+const struct async_ways async_libaio = {open_library, aio_close,  aio_use,       aio_submit,
+                                        aio_reap,     aio_resume, aio_cancel_tag};
+const struct async_ways async_aio_calls = {open_kernel, aio_close,  aio_use,       aio_submit,
+                                           aio_reap,    aio_resume, aio_cancel_tag};

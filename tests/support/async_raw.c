@@ -181,6 +181,12 @@ static int raw_reap(struct async *async, struct async_result *results, unsigned 
     return (int)taken;
 }
 
+/* Nothing is remembered outside of the shared memory. */
+static void raw_resume(struct async *async)
+{
+    (void)async;
+}
+
 static int raw_cancel(struct async *async, uint64_t tag, struct async_result *others, unsigned *count)
 {
     struct raw_ring *ring = async->inside;
@@ -203,4 +209,5 @@ static int raw_cancel(struct async *async, uint64_t tag, struct async_result *ot
     }
 }
 
-const struct async_ways async_uring_calls = {raw_open, raw_close, raw_use, raw_submit, raw_reap, raw_cancel};
+const struct async_ways async_uring_calls = {raw_open, raw_close,  raw_use,   raw_submit,
+                                             raw_reap, raw_resume, raw_cancel};

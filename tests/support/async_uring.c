@@ -158,6 +158,14 @@ static int uring_reap(struct async *async, struct async_result *results, unsigne
     return (int)taken;
 }
 
+/* liburing remembers the tail that it has written last. */
+static void uring_resume(struct async *async)
+{
+    struct front *front = async->inside;
+
+    front->ring.sq.sqe_head = front->ring.sq.sqe_tail = *front->ring.sq.ktail;
+}
+
 static int uring_cancel(struct async *async, uint64_t tag, struct async_result *others, unsigned *count)
 {
     struct front *front = async->inside;
@@ -177,4 +185,5 @@ static int uring_cancel(struct async *async, uint64_t tag, struct async_result *
     }
 }
 
-const struct async_ways async_liburing = {uring_open, uring_close, uring_use, uring_submit, uring_reap, uring_cancel};
+const struct async_ways async_liburing = {uring_open, uring_close,  uring_use,   uring_submit,
+                                          uring_reap, uring_resume, uring_cancel};
