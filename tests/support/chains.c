@@ -179,8 +179,11 @@ void expect_target(struct scene *scene, size_t from, size_t to)
     for (uint64_t at = 0; at < SIZE; at += 16 * BLOCK)
         scene_that(scene, pread(scene->target, aligned_memory(), 16 * BLOCK, (off_t)at) == 16 * BLOCK, "at %llu",
                    (unsigned long long)at);
-    if (counting())
-        scene_that(scene, command_counts(0, NULL, "scrub", scene->target_path, "mismatches") == 0, "scrub");
+    if (!counting())
+        return;
+    scene_that(scene, counters().changed_outside == 0, "the shim has not seen who wrote");
+    scene_that(scene, counters().passed_through == 0, "requests passed through");
+    scene_that(scene, command_counts(0, NULL, "scrub", scene->target_path, "mismatches") == 0, "scrub");
 }
 
 void send_pattern(struct scene *scene, size_t length, uint64_t offset)
