@@ -1,18 +1,13 @@
 /*
  * RWF_NOWAIT when the page pool is empty: refused with EAGAIN, by a call that allocates nothing and waits for nobody.
  *
- * The pool is emptied by writers that stand still in the middle of their copy: their buffers are memory of a userfaultfd, whose
- * first touch waits until this test provides the page. Nothing depends on time, and nothing else in the system stands still.
+ * The pool is emptied by writers that stand still in the middle of their copy (support/standing.h).
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -22,100 +17,10 @@
 
 #include "base/raw.h"
 #include "support/direct.h"
+#include "support/standing.h"
 #include "support/support.h"
 
 enum { K = 1024, SEED = 1 };
-
-/* --- Writers that stand still ------------------------------------------------------------------------------------- */
-
-enum { STANDING = 24, STANDING_LENGTH = 256 * K, LITTLE_LENGTH = BLOCK };
-
-struct standing {
-    int uffd;
-    int fd;
-    unsigned char *memory;
-    pthread_t threads[STANDING];
-    ssize_t results[STANDING];
-};
-
-struct standing_writer {
-    struct standing *all;
-    unsigned number;
-};
-
-/* The first ones take most of the pool, the last ones what is left over between them. */
-static size_t length_of(unsigned number)
-{
-    return number < STANDING / 2 ? STANDING_LENGTH : LITTLE_LENGTH;
-}
-
-static void *stand(void *argument)
-{
-    struct standing_writer *writer = argument;
-    struct standing *all = writer->all;
-    unsigned i = writer->number;
-
-    all->results[i] =
-        pwrite(all->fd, all->memory + (size_t)i * STANDING_LENGTH, length_of(i), (off_t)i * STANDING_LENGTH);
-    free(writer);
-    return NULL;
-}
-
-/* Wait until one more writer touches its buffer. */
-static void wait_for_fault(int uffd)
-{
-    struct pollfd poll_fd = {uffd, POLLIN, 0};
-    struct uffd_msg message;
-
-    check_that(poll(&poll_fd, 1, 30000) == 1, "no writer reached its buffer");
-    check_that(read(uffd, &message, sizeof(message)) == sizeof(message), "no message");
-    check_that(message.event == UFFD_EVENT_PAGEFAULT, "event %d", message.event);
-}
-
-/* @return false when the kernel has no userfaultfd for us. */
-static bool standing_start(struct standing *all, const char *path)
-{
-    struct uffdio_api api = {.api = UFFD_API};
-    size_t length = (size_t)STANDING * STANDING_LENGTH;
-    struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
-
-    /* User-mode faults are all that a copy in user space raises, and all that an unprivileged user may ask for. */
-    all->uffd = (int)raw(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-    if (all->uffd < 0)
-        return false;
-    all->memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    range.range.start = (uintptr_t)all->memory;
-    range.range.len = length;
-    check_that(all->memory != MAP_FAILED, "no memory");
-    check_that(ioctl(all->uffd, UFFDIO_API, &api) == 0, "UFFDIO_API");
-    check_that(ioctl(all->uffd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER");
-    make_file_behind(path, SEED, length);
-    all->fd = direct_open(path, O_RDWR);
-    for (unsigned i = 0; i < STANDING; i++) {
-        struct standing_writer *writer = malloc(sizeof(*writer));
-
-        *writer = (struct standing_writer){all, i};
-        check_that(pthread_create(&all->threads[i], NULL, stand, writer) == 0, "no thread");
-        wait_for_fault(all->uffd);
-    }
-    return true;
-}
-
-/* Let them go, and see that they wrote what they were told to: zeros. */
-static void standing_end(struct standing *all)
-{
-    struct uffdio_zeropage zero = {
-        .range = {.start = (uintptr_t)all->memory, .len = (size_t)STANDING * STANDING_LENGTH}};
-
-    check_that(ioctl(all->uffd, UFFDIO_ZEROPAGE, &zero) == 0, "UFFDIO_ZEROPAGE");
-    for (unsigned i = 0; i < STANDING; i++) {
-        pthread_join(all->threads[i], NULL);
-        check_that(all->results[i] == (ssize_t)length_of(i), "standing writer %u: %zd", i, all->results[i]);
-    }
-    close(all->fd);
-    close(all->uffd);
-    munmap(all->memory, (size_t)STANDING * STANDING_LENGTH);
-}
 
 /* --- Requests that must not wait ---------------------------------------------------------------------------------- */
 
@@ -182,18 +87,6 @@ static void refuse(const struct test_fs *fs)
     close(impatient.fd);
 }
 
-static bool can_stand(void)
-{
-    long fd = raw(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-
-    if (raw_failed(fd)) {
-        test_skip("no userfaultfd (%s)", strerror((int)-fd));
-        return false;
-    }
-    raw(SYS_close, fd);
-    return true;
-}
-
 static int refuse_mode(int argc, char **argv)
 {
     struct test_fs fs[TEST_FS_MAX];
@@ -206,14 +99,11 @@ static int refuse_mode(int argc, char **argv)
     return EXIT_SUCCESS;
 }
 
-/* A pool of 2 MiB that cannot grow. */
-static const char *const small_pool[] = {"BOUNCEIO_POOL=2M", "BOUNCEIO_POOL_MAX=2M", NULL};
-
 START_TEST(nowait_with_an_exhausted_pool_is_refused)
 {
-    if (!can_stand())
+    if (!standing_can())
         return;
-    struct child child = child_run_self(WITH_SHIM, small_pool, (const char *const[]){"--refuse", NULL});
+    struct child child = child_run_self(WITH_SHIM, standing_pool, (const char *const[]){"--refuse", NULL});
 
     ck_assert(child_succeeded(&child));
     printf("%s", child.output);
@@ -399,7 +289,7 @@ START_TEST(refused_nowait_makes_no_call_that_allocates_or_waits)
     struct test_fs fs;
     struct trace traces[CALLS] = {0};
 
-    if (!can_stand())
+    if (!standing_can())
         return;
     if (!test_filesystem("ext4", &fs) && !test_filesystem("disk", &fs))
         ck_abort_msg("no file system that takes RWF_NOWAIT");
