@@ -13,6 +13,7 @@
 #include "engine/active.h"
 #include "engine/adopt.h"
 #include "engine/issue.h"
+#include "engine/look.h"
 #include "engine/recover.h"
 #include "engine/report.h"
 #include "files/reader.h"
@@ -48,7 +49,7 @@ static bool map_is_doubtful(const struct fd_view *view, uint64_t block, int self
     bool first = false;
     recover_now(view);
     if (!region_is_suspect(map, block) && !(atomic_load(&map->header->flags) & MAP_CHANGED_OUTSIDE) &&
-        !window_changed_outside(map, issue_file_modified(view->fd), self, &first))
+        !window_changed_outside(map, look_modified(view), self, &first))
         return false;
     if (first)
         report_changed_outside(view->fd);
@@ -97,6 +98,8 @@ static enum decision act_on_mismatch(const struct fd_view *view, uint64_t block,
                                      char *page)
 {
     if (!map_is_doubtful(view, block, FLIGHT_BEYOND)) {
+        if (!fd_view_is_current(view))
+            return DECIDED_UNVERIFIED;
         report_mismatch(view->fd, block, expected, found);
         return DECIDED_DAMAGED;
     }
@@ -112,6 +115,9 @@ static enum decision decide_with(const struct fd_view *view, const struct block_
         verdict = ask(view, part->block, page, nowait, &expected, &found);
     if (verdict == VERDICT_MISMATCH && !nowait && recover_before_report(view))
         verdict = ask(view, part->block, page, nowait, &expected, &found);
+    /* The number was closed meanwhile, and may lead to another file: that is what was read, or could not be read. */
+    if (!fd_view_is_current(view))
+        return DECIDED_UNVERIFIED;
     if (nowait && (verdict == VERDICT_SUSPECT || verdict == VERDICT_MISMATCH))
         return DECIDED_LATER;
     if (verdict == VERDICT_SUSPECT)
@@ -152,8 +158,10 @@ int decide_edge(const struct fd_view *view, const struct announcement *announcem
     if (nowait)
         return -EAGAIN;
     recover_before_report(view);
-    if (map_is_doubtful(view, edge->block, announcement->flight)) {
-        count_adopted(view, edge->block);
+    bool doubtful = map_is_doubtful(view, edge->block, announcement->flight);
+    if (doubtful || !fd_view_is_current(view)) {
+        if (doubtful)
+            count_adopted(view, edge->block);
         edge->base = WORD_UNKNOWN;
         return 0;
     }

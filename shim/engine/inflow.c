@@ -18,6 +18,18 @@ void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, si
         &(struct landing_plan){.offset = offset, .length = length, .append = landing_appends(&inflow->view, 0)});
 }
 
+bool inflow_open_stray(struct inflow *inflow, const struct fd_view *lost, int64_t offset, size_t length)
+{
+    struct fd_view now;
+    if (fd_view_open(&now, lost->fd, false) != 0)
+        return false;
+    bool strays = now.file && now.file != lost->file;
+    if (strays)
+        inflow_open(inflow, &now, offset, length);
+    fd_view_close(&now);
+    return strays;
+}
+
 void inflow_close(struct inflow *inflow, ssize_t result)
 {
     landing_close(&inflow->landing, result, 0);

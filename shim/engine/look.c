@@ -8,12 +8,18 @@
 #include "engine/report.h"
 #include "engine/sweep.h"
 
+int64_t look_modified(const struct fd_view *view)
+{
+    int64_t modified = issue_file_modified(view->fd);
+    return fd_view_is_current(view) ? modified : WINDOW_CANNOT_TELL;
+}
+
 /* A long pause in our own writing: was somebody else at the file? */
 static void look_outside(const struct fd_view *view)
 {
     bool first;
     if (window_is_stale(&view->file->map) &&
-        window_changed_outside(&view->file->map, issue_file_modified(view->fd), FLIGHT_BEYOND, &first) && first)
+        window_changed_outside(&view->file->map, look_modified(view), FLIGHT_BEYOND, &first) && first)
         report_changed_outside(view->fd);
 }
 

@@ -7,7 +7,12 @@
 #ifndef BOUNCEIO_ENGINE_LOOK_H
 #define BOUNCEIO_ENGINE_LOOK_H
 
+#include <stdint.h>
+
 #include "files/descriptor.h"
+
+/* The file's mtime in nanoseconds of CLOCK_REALTIME; WINDOW_CANNOT_TELL when the view's number no longer leads there. */
+int64_t look_modified(const struct fd_view *view);
 
 /* Before a change of a file that has a map. */
 void look_before_change(const struct fd_view *view);

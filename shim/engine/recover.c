@@ -11,7 +11,7 @@
 #include "checksum/window.h"
 #include "engine/active.h"
 #include "engine/decide.h"
-#include "engine/issue.h"
+#include "engine/look.h"
 
 enum { LOOK_AGAIN_AFTER = 100 * 1000 * 1000 }; /* nanoseconds */
 
@@ -45,7 +45,7 @@ static bool wait_for_direct_io(const struct settle_file *file, uint64_t first, u
 
 static int64_t modified_of(const struct settle_file *file)
 {
-    return issue_file_modified(reach_of(file)->view->fd);
+    return look_modified(reach_of(file)->view);
 }
 
 static void settle(const struct fd_view *view)

@@ -149,8 +149,9 @@ static void settle_part(const struct readout *readout, struct block_part *part, 
         length = decide_read_block(readout->view, part->block, readout->scratch, readout->nowait);
     if (length == -EAGAIN && readout->nowait)
         tally->later = true;
-    if (length < (ssize_t)(part->begin + part->length)) {
-        tally->unverified++; /* it cannot be read whole, or the file has become shorter */
+    if (length < (ssize_t)(part->begin + part->length) || !fd_view_is_current(readout->view)) {
+        tally
+            ->unverified++; /* it cannot be read whole, the file has become shorter, or the number leads elsewhere by now */
         return;
     }
     memcpy(part->bytes, readout->scratch + part->begin, part->length);

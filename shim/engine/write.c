@@ -12,6 +12,7 @@
 #include "engine/active.h"
 #include "engine/chunk.h"
 #include "engine/detect.h"
+#include "engine/inflow.h"
 #include "engine/issue.h"
 #include "engine/look.h"
 #include "engine/transfer.h"
@@ -27,18 +28,6 @@ static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize
     int64_t begin = forward ? chunk->offset : 0;
     int64_t end = forward ? now + (result < 0 ? (int64_t)chunk->length : 0) : INT64_MAX;
     mutate_close(&mutation, blocks_first(begin), blocks_count(begin, end));
-}
-
-/* The number was closed and used again under the request: the bytes may be in another file that has a map. */
-static void lost_descriptor(const struct chunk *chunk)
-{
-    struct fd_view now;
-    struct landing landing;
-    if (fd_view_open(&now, chunk->view->fd, false) == 0 && now.file && now.file != chunk->view->file) {
-        landing_open(&landing, &now, &(struct landing_plan){.offset = chunk->offset, .length = chunk->length});
-        landing_close(&landing, (ssize_t)chunk->length, 0);
-    }
-    fd_view_close(&now);
 }
 
 /* The write at the file offset: where does it land? @return false when that cannot be known in advance. */
@@ -66,8 +55,9 @@ static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor
     chunk_complete(chunk, result, same_file && same_place);
     if (!same_place)
         lost_offset(chunk, use, result);
-    if (!same_file)
-        lost_descriptor(chunk);
+    struct inflow stray;
+    if (!same_file && inflow_open_stray(&stray, chunk->view, chunk->offset, chunk->length))
+        inflow_close(&stray, (ssize_t)chunk->length);
     return result;
 }
 

@@ -30,6 +30,12 @@ static void descriptor_start(void)
 }
 PROCESS_INITIALISER(descriptor_start);
 
+static unsigned range_end(unsigned last)
+{
+    unsigned end = atomic_load_explicit(high, memory_order_acquire);
+    return last < end ? last + 1 : end;
+}
+
 static uint64_t next_sequence(uint64_t word)
 {
     return (word + (UINT64_C(1) << 8)) & FD_SEQUENCE_MASK;
@@ -135,6 +141,29 @@ void fd_view_close(struct fd_view *view)
         offset_release(offset);
 }
 
+bool fd_view_leads(const struct fd_view *view)
+{
+    return view->word != 0 ? fd_view_is_current(view) : view->fd >= 0 && file_is_behind(view->file, view->fd);
+}
+
+bool fd_view_renew(struct fd_view *view)
+{
+    if (fd_view_leads(view))
+        return true;
+    view->fd = -1;
+    for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {
+        uint64_t word = fd_word((int)fd);
+        if (fd_word_state(word) != FD_DIRECT || fd_word_file(word) != view->file)
+            continue;
+        view->fd = (int)fd;
+        view->word = word;
+        view->flags = word & FD_FLAGS_MASK;
+        if (word & FD_READABLE)
+            break;
+    }
+    return view->fd >= 0;
+}
+
 void fd_opened(int fd, int flags, bool shared)
 {
     if (fd < 0 || !process_owns_tables())
@@ -234,12 +263,6 @@ void fd_replaced(int fd, int from, uint64_t replacing, bool done)
     if (is_stream)
         fd_stream_opened(fd, stream ? stream : fd == 1 ? stdout : fd == 2 ? stderr : NULL);
     reap();
-}
-
-static unsigned range_end(unsigned last)
-{
-    unsigned end = atomic_load_explicit(high, memory_order_acquire);
-    return last < end ? last + 1 : end;
 }
 
 void fd_range_closing(unsigned first, unsigned last)

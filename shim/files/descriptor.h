@@ -104,8 +104,17 @@ void fd_view_close(struct fd_view *view);
 /* Is the entry still the one that was looked up? If not, the number was closed or replaced under the request. */
 static inline bool fd_view_is_current(const struct fd_view *view)
 {
-    return fd_word(view->fd) == view->word;
+    return view->fd >= 0 && fd_word(view->fd) == view->word;
 }
+
+/* The same, of a request that lasts: where the entry is not remembered, the file behind the number is looked at. */
+bool fd_view_leads(const struct fd_view *view);
+
+/*
+ * Look at the file by another direct number of this process if the view's own (or -1) no longer leads there: view->fd, word and flags become
+ * its. @return false when there is none: view->fd is -1 then. Lock-free; walks the table.
+ */
+bool fd_view_renew(struct fd_view *view);
 
 /*
  * A number was opened by this process with `flags`, or received, or its status flags may have changed. With O_DIRECT it is

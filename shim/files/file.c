@@ -137,6 +137,15 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     return file;
 }
 
+bool file_is_behind(const struct file *file, int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return false;
+    return file->is_device ? S_ISBLK(status.st_mode) && status.st_rdev == file->inode
+                           : status.st_dev == file->device && status.st_ino == file->inode;
+}
+
 void file_release(struct file *file)
 {
     if (atomic_fetch_sub(&file->references, 1) == 1 && atomic_load(&file->in_use))

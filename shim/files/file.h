@@ -41,6 +41,9 @@ struct stat;
  */
 struct file *file_open(int fd, const struct stat *status, bool create_map);
 
+/* Does the number lead to this file? A system call. */
+bool file_is_behind(const struct file *file, int fd);
+
 /* Give a reference back. The last one of a file leaves it to file_reap. Any thread, lock-free. */
 void file_release(struct file *file);
 

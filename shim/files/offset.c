@@ -106,6 +106,17 @@ int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
     return 0;
 }
 
+void offset_share(struct offset_use *use, struct offset *offset)
+{
+    *use = (struct offset_use){0};
+    if (!offset)
+        return;
+    use->seeks = atomic_load(&offset->seeks);
+    use->offset = offset;
+    atomic_store(&offset->shared, true);
+    use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
+}
+
 void offset_leave(struct offset_use *use)
 {
     struct offset *offset = use->offset;

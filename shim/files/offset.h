@@ -47,6 +47,12 @@ struct offset *offset_at(uint32_t index);
 int offset_enter(struct offset_use *use, struct offset *offset, bool nowait);
 void offset_leave(struct offset_use *use);
 
+/*
+ * A request that nobody waits for will use the file offset at some time: the description is shared from now on, and whoever thinks himself
+ * alone at this moment learns that he was not. Nothing to leave; `use` is for offset_was_sought.
+ */
+void offset_share(struct offset_use *use, struct offset *offset);
+
 /* Still nobody else? To be asked after the request, before offset_leave. */
 bool offset_was_exclusive(const struct offset_use *use);
 

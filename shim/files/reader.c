@@ -42,6 +42,11 @@ static int open_reader(const struct file *file, int fd)
     long opened = raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (raw_failed(opened))
         return (int)opened;
+    /* The number may have been closed and used again. */
+    if (!file_is_behind(file, (int)opened)) {
+        raw(SYS_close, opened);
+        return -EBADF;
+    }
     atomic_store(&reader->device, file->device);
     atomic_store(&reader->inode, file->inode);
     /* Not raised to a high number: that would close the low one. */
