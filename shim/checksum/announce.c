@@ -28,19 +28,23 @@ void announce_close(struct announcement *announcement)
     announcement->map = NULL;
 }
 
-void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks)
+void announce_lose(const struct announcement *announcement, uint64_t first, uint64_t blocks)
 {
     uint64_t run;
-    struct map *map = announcement->map;
-    if (!map)
-        return;
     for (uint64_t block = first; block < first + blocks; block++) {
-        struct block_words *words = map_words(map, block, &run);
+        struct block_words *words = map_words(announcement->map, block, &run);
         uint64_t current = words ? atomic_load(&words->current) : WORD_UNKNOWN;
         while (current != WORD_UNKNOWN && current != WORD_POISON &&
                !atomic_compare_exchange_weak(&words->current, &current, WORD_UNKNOWN))
             ;
     }
+}
+
+void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks)
+{
+    if (!announcement->map)
+        return;
+    announce_lose(announcement, first, blocks);
     flight_leave_once(announcement->flight, announcement->ticket);
     announcement->map = NULL;
 }

@@ -48,6 +48,12 @@ void announce_close(struct announcement *announcement);
  */
 void announce_abandon(struct announcement *announcement, uint64_t first, uint64_t blocks);
 
+/*
+ * Nobody will ever know how the request ends, nor when: its blocks become unknown, and stay announced for as long as this process lives, so
+ * that no other request takes them for its own. It never leaves the table.
+ */
+void announce_lose(const struct announcement *announcement, uint64_t first, uint64_t blocks);
+
 /* A block of which only a part is written. */
 struct edge {
     uint64_t block;

@@ -330,3 +330,11 @@ void chunk_abandon(struct chunk *chunk)
     }
     pool_give(&chunk->pages);
 }
+
+void chunk_lose(struct chunk *chunk)
+{
+    if (chunk->accounting == ACCOUNT_ANNOUNCED)
+        announce_lose(&chunk->announcement, blocks_first(chunk->offset),
+                      blocks_count(chunk->offset, chunk->offset + (int64_t)chunk->asked));
+    pool_leak(&chunk->pages);
+}

@@ -62,4 +62,7 @@ void chunk_cancel(struct chunk *chunk);
 /* A handler of the program's has jumped out of it, at any point after it was all zero: blocks become unknown, the pages are given back. */
 void chunk_abandon(struct chunk *chunk);
 
+/* Its end will never be known: blocks become unknown, and stay announced; the pages are leaked and counted. */
+void chunk_lose(struct chunk *chunk);
+
 #endif

@@ -48,10 +48,15 @@ ssize_t issue_bad_write(int fd, size_t length, int64_t offset, int flags)
      * memory beyond the end of file leaves ext4 and tmpfs files longer, and on ext4 with stale blocks of the disk in them.
      */
     ssize_t result = issue_write(fd, bad, length, offset, flags | RWF_NOWAIT);
+    return issue_bad_write_answer(fd, length, offset, flags, result);
+}
+
+ssize_t issue_bad_write_answer(int fd, size_t length, int64_t offset, int flags, ssize_t result)
+{
     if (flags & RWF_NOWAIT)
         return result;
-    if (result == -EOPNOTSUPP && flags != 0)
-        return issue_write(fd, bad, length, offset, flags);
+    if (result == -EOPNOTSUPP && flags != 0 && fd >= 0)
+        return issue_write(fd, pool_bad_address(), length, offset, flags);
     return result == -EAGAIN || result == -EOPNOTSUPP ? -EFAULT : result;
 }
 

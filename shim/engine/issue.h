@@ -28,6 +28,12 @@ ssize_t issue_read_vector(int fd, const struct iovec *vector, size_t segments, i
  * length, without a byte moved.
  */
 ssize_t issue_bad_write(int fd, size_t length, int64_t offset, int flags);
+
+/*
+ * What the program is told when the kernel said `result` to such a write with RWF_NOWAIT added to its own `flags`: then nothing is allocated
+ * beyond the end of the file. `fd`: to ask again by, or -1.
+ */
+ssize_t issue_bad_write_answer(int fd, size_t length, int64_t offset, int flags, ssize_t result);
 ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags);
 
 /* Can nothing have been written, by a write that returned `result`? DESIGN.md §5. */

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "engine/chunk.h"
+#include "engine/inflow.h"
 #include "engine/part.h"
 #include "engine/transfer.h"
 #include "engine/vector.h"
@@ -31,8 +32,8 @@ struct request_call {
     int64_t offset;      /* bytes, or TRANSFER_FILE_OFFSET */
     int flags;           /* RWF_* */
     enum flight_transport transport;
-    bool
-        is_fixed; /* of a registered file: the view's number, if it has one, is only for looking at the file (view.fd may be -1) */
+    /* Of a registered file: the view's number, if it has one, is only for looking at the file (view.fd may be -1). */
+    bool is_fixed;
 };
 
 enum request_kind {
@@ -48,15 +49,18 @@ struct request {
     bool in_place; /* a read straight into the program's memory */
     bool
         bad_memory; /* nothing of the program's memory can be read: the kernel is asked for its errno (issue_bad_write) */
-    bool current;   /* the number still led to the file when the kernel had taken the request */
+    bool
+        current; /* known: the number (or registered file) still led to the view's file when the kernel had taken the request */
     struct fd_view view;
-    struct vector vector;
-    struct cursor cursor;
-    struct chunk chunk; /* writes */
-    struct part part;   /* reads */
+    struct vector vector; /* the program's memory */
+    struct cursor cursor; /* in it */
+    struct chunk chunk;   /* writes */
+    struct part part;     /* reads */
     struct transfer transfer;
     struct extent pages;    /* reads */
     struct landing landing; /* buffered writes */
+    struct offset_use use;  /* requests that use the file offset */
+    struct inflow stray;    /* writes that may have gone to another file; view.file NULL: none */
     /* What the kernel is to be given: one segment, unless `keeps_memory`. */
     bool keeps_memory; /* the program's own address and length are issued: REQUEST_BUFFERED */
     void *data;
@@ -73,12 +77,15 @@ enum request_road {
 
 /*
  * Prepare a request on `view`, whose references move to the request (or are released when it fails or passes).
- * @return REQUEST_READY, REQUEST_PASSES; -EAGAIN under NOWAIT, -ENOMEM: to be told to the program as the request's completion. Nothing is
- * held then.
+ * @return REQUEST_READY, REQUEST_PASSES; -EAGAIN under NOWAIT, -ENOMEM, -EFAULT: to be told to the program as the request's completion. Nothing
+ * is held then.
  */
 int request_prepare(struct request *request, struct fd_view *view, const struct request_call *call);
 
-/* The kernel has taken it. */
+/*
+ * The kernel has taken it; not later than request_complete in another thread returns. Without this call (a completion that came first) a request
+ * whose number has been closed by the time it completes is not certain to have reached its file.
+ */
 void request_issued(struct request *request);
 
 /* The kernel has not taken it, and will not: as if it had never been prepared. */
