@@ -154,6 +154,16 @@ int fd_classify(struct fd_view *view, bool nowait)
     return 0;
 }
 
+void fd_view_look(struct fd_view *view, int fd)
+{
+    struct finding finding = {.state = FD_PLAIN};
+    long status_flags = raw(SYS_fcntl, fd, F_GETFL);
+    if (!raw_failed(status_flags))
+        find(&finding, fd, (int)status_flags, NULL, true, false);
+    *view = (struct fd_view){
+        .state = finding.state, .fd = fd, .file = finding.file, .offset = finding.offset, .flags = finding.flags};
+}
+
 void fd_classify_opened(int fd, int flags, bool shared)
 {
     struct finding finding;

@@ -127,6 +127,19 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
     }
 }
 
+bool fd_leads_to(int fd, const struct file *file, enum fd_state state, unsigned flags)
+{
+    const unsigned telling = FD_APPEND | FD_WRITABLE | FD_READABLE;
+    uint64_t word = fd_word(fd);
+    return fd_word_state(word) == state && fd_word_file(word) == file && ((word ^ flags) & telling) == 0;
+}
+
+uint64_t fd_maps_created(void)
+{
+    _Atomic uint64_t *now = atomic_load_explicit(&fd_generation->now, memory_order_relaxed);
+    return now ? atomic_load_explicit(now, memory_order_relaxed) : 0;
+}
+
 void fd_view_close(struct fd_view *view)
 {
     struct file *file = view->file;
@@ -285,10 +298,19 @@ void fd_range_closed(unsigned first, unsigned last)
     reap();
 }
 
+static _Atomic uint32_t flag_changes;
+
+uint32_t fd_flag_changes(void)
+{
+    /* Acquire: pairs with the addition in fd_flags_changed, which comes after the flags were set. */
+    return atomic_load_explicit(&flag_changes, memory_order_acquire);
+}
+
 void fd_flags_changed(void)
 {
     const unsigned changing =
         FD_STATES(FD_NEW) | FD_STATES(FD_FILE) | FD_STATES(FD_WATCHED) | FD_STATES(FD_DIRECT) | FD_STATES(FD_EXCLUDED);
+    atomic_fetch_add_explicit(&flag_changes, 1, memory_order_release);
     if (!process_owns_tables())
         return;
     for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {

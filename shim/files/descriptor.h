@@ -117,6 +117,18 @@ bool fd_view_leads(const struct fd_view *view);
 bool fd_view_renew(struct fd_view *view);
 
 /*
+ * Look at what is behind a number, ours included, without remembering it: state FD_FILE is told apart from FD_PLAIN. May classify; not under
+ * NOWAIT. Closed by fd_view_close.
+ */
+void fd_view_look(struct fd_view *view, int fd);
+
+/* Does the number lead to `file`, as a descriptor of this state and flags? As far as is remembered: no system call. */
+bool fd_leads_to(int fd, const struct file *file, enum fd_state state, unsigned flags);
+
+/* Maps that the store has created, as far as classification is concerned; 0 without a store. */
+uint64_t fd_maps_created(void);
+
+/*
  * A number was opened by this process with `flags`, or received, or its status flags may have changed. With O_DIRECT it is
  * classified at once (memory, map and guard are made ready here, not in the first request). `shared`: other holders of the
  * open file description may exist.
@@ -143,6 +155,9 @@ void fd_range_closed(unsigned first, unsigned last);
 
 /* Status flags of one description changed (F_SETFL): all its numbers are unknown again. They cannot be told apart, so all are. */
 void fd_flags_changed(void);
+
+/* How often they have. For what was learned from a number that may have been closed since. */
+uint32_t fd_flag_changes(void);
 
 /* A stdio stream (a FILE) was opened for writing on `fd`. */
 void fd_stream_opened(int fd, void *stream);
