@@ -18,6 +18,9 @@
 #define URING_SETUP_NO_SQARRAY (1U << 16)
 #define URING_SETUP_HYBRID_IOPOLL (1U << 17)
 
+/* io_uring_register(2). */
+#define URING_REGISTER_USE_REGISTERED_RING (1U << 31)
+
 /* struct io_uring_sqe.opcode. */
 enum {
     URING_OP_READ_MULTISHOT = 49,

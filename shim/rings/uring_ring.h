@@ -212,6 +212,9 @@ void uring_look_registered(struct uring *ring, int fd, unsigned flags, unsigned 
 /* The ring itself has changed a slot (direct descriptors, FILES_UPDATE): what is known of [first, first + count) is no longer true. */
 void uring_files_changed(struct uring *ring, unsigned first, unsigned count);
 
+/* The same for one slot that a file has been opened into, with `flags`. */
+void uring_file_opened(struct uring *ring, unsigned index, int flags);
+
 /* Does [address, address + length) lie in registered buffer `index`? True as well when nothing is known of it.
  * False: the kernel is to judge the program's own entry. */
 bool uring_buffer_holds(struct uring *ring, unsigned index, uint64_t address, uint64_t length);
