@@ -150,7 +150,7 @@ define MAP_SOURCE
 #define CALL(result, name, ...) name;
 #define ALIAS(alias, name) alias;
 #define CHECKED(name) name;
-{ global: NEXT_CALLS(CALL) NEXT_VARIADIC(CALL) NEXT_LIBC(CALL) NEXT_ALIASES(ALIAS) NEXT_CHECKED(CHECKED)
+{ global: NEXT_CALLS(CALL) NEXT_VARIADIC(CALL) NEXT_LIBC(CALL) NEXT_ALIASES(ALIAS) NEXT_CHECKED(CHECKED) NEXT_RAW(CHECKED)
 bounceio_*; local: *; };
 endef
 export MAP_SOURCE

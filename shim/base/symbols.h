@@ -10,6 +10,8 @@
  * NEXT_ALIASES(X): X(alias, name): other names of a call, with the same parameters and the same body.
  * NEXT_CHECKED(X): X(name): fortified forms (`_chk`, `_2`), each with a wrapper of its own beside the plain call.
  *                  The next definition is looked up only when the check fails. Also dprintf, whose wrapper ends in vdprintf.
+ * NEXT_RAW(X):     X(name): calls of libraries that a program may or may not have loaded, each of them one system call, which is what the
+ *                  wrapper makes: a plug-in's library is not among the next definitions.
  */
 #ifndef BOUNCEIO_BASE_SYMBOLS_H
 #define BOUNCEIO_BASE_SYMBOLS_H
@@ -183,5 +185,17 @@
     X(__dprintf_chk)                                                                                                   \
     X(__vdprintf_chk)                                                                                                  \
     X(dprintf)
+
+#define NEXT_RAW(X)                                                                                                    \
+    X(io_setup)                                                                                                        \
+    X(io_destroy)                                                                                                      \
+    X(io_submit)                                                                                                       \
+    X(io_cancel)                                                                                                       \
+    X(io_getevents)                                                                                                    \
+    X(io_pgetevents)                                                                                                   \
+    X(io_queue_init)                                                                                                   \
+    X(io_queue_release)                                                                                                \
+    X(io_queue_run)                                                                                                    \
+    X(io_queue_wait)
 
 #endif

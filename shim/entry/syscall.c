@@ -18,11 +18,8 @@
 #include "engine/cancel.h"
 #include "entry/entry.h"
 #include "entry/open.h"
+#include "entry/syscall.h"
 #include "rings/shadow.h"
-
-struct arguments {
-    long a, b, c, d, e, f;
-};
 
 /* openat2 has no function in the C library. */
 static long open_by_how(const struct arguments *x)
@@ -218,6 +215,8 @@ EXPORT long syscall(long number, ...)
     x.f = va_arg(arguments, long);
     va_end(arguments);
     if (process_start()) {
+        if (syscall_aio(number, &x, &result))
+            return result;
         /* syscall() is no cancellation point, though the functions it goes through are. */
         struct cancel cancel = cancel_hold();
         bool done = wrapped(number, &x, &result);

@@ -21,20 +21,23 @@
 
 enum { SLOT_MAX = 65536 };
 
+struct aio;
 struct uring;
 struct slot;
 
-/* Why an io_uring request has a slot; a request of the engine's (request.kind) may be in it besides. */
+/* Why a request has a slot; but for the last, of io_uring; a request of the engine's (request.kind) may be in it besides. */
 enum slot_role {
     SLOT_REQUEST,  /* request.kind is not REQUEST_NONE */
     SLOT_FOLLOWED, /* a request of the program's whose end matters: it opens or closes descriptors, changes a file, or others wait for it */
     SLOT_VOICE,    /* an invented completion: `refusal` is told, whatever the kernel says */
     SLOT_GATE,     /* ours alone, never shown to the program: everything before it is over (drain) */
     SLOT_CHAIN,    /* no request, but the chain that is kept back */
+    SLOT_AIO,      /* of libaio */
     SLOT_LOOK, /* ours alone, never shown to the program: asks what a registered file is (uring_look.c). uring.follow.done is called */
 };
 
 struct slot_aio {
+    struct aio *aio;     /* its context */
     struct iocb iocb;    /* what the kernel gets */
     struct iocb *theirs; /* what the program submitted: event.obj */
     uint64_t data;       /* event.data */
