@@ -115,6 +115,7 @@ run_one() {
         sed 's/^/      /' "$output" | tail -200
         ;;
     torture/*) sed 's/^/      /' "$output" | tail -20 ;;
+    apps/*) grep -E '^(\* |skipped)' "$output" | sed 's/^/      /' ;;
     *) grep -iE '^ *skipped' "$output" | sort | uniq -c | sed -E 's/^ *1 /      /; s/^ *([0-9]+) /      \1 x /' | head -20 ;;
     esac
 }

@@ -3,11 +3,6 @@
 . "$(dirname "$0")/lib/app.sh"
 needs fio dd
 
-# direct_works DIRECTORY BYTES: does the filesystem take direct requests of that size?
-direct_works() {
-    dd if=/dev/zero of="$1/probe" bs="$2" count=1 oflag=direct status=none 2>/dev/null
-}
-
 # job_file DIRECTORY ENGINE OFFSET: one process per job, each with a file of its own, all at once. Buffers lie OFFSET bytes
 # behind a page boundary.
 job_file() {
