@@ -12,6 +12,7 @@
 #error "compile with -D_GNU_SOURCE"
 #endif
 
+#include <aio.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>

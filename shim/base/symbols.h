@@ -116,6 +116,17 @@
     X(int, epoll_pwait2,                                                                                               \
       (int fd, struct epoll_event *events, int maximum, const struct timespec *timeout, const sigset_t *mask),         \
       (fd, events, maximum, timeout, mask))                                                                            \
+    X(int, aio_read, (struct aiocb * control), (control))                                                              \
+    X(int, aio_write, (struct aiocb * control), (control))                                                             \
+    X(int, aio_fsync, (int operation, struct aiocb *control), (operation, control))                                    \
+    X(int, lio_listio, (int mode, struct aiocb *const list[], int count, struct sigevent *event),                      \
+      (mode, list, count, event))                                                                                      \
+    X(int, aio_error, (const struct aiocb *control), (control))                                                        \
+    X(ssize_t, aio_return, (struct aiocb * control), (control))                                                        \
+    X(int, aio_suspend, (const struct aiocb *const list[], int count, const struct timespec *timeout),                 \
+      (list, count, timeout))                                                                                          \
+    X(int, aio_cancel, (int fd, struct aiocb *control), (fd, control))                                                 \
+    X(void, aio_init, (const struct aioinit *wishes), (wishes))                                                        \
     X(int, pthread_create,                                                                                             \
       (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument),                  \
       (thread, attributes, start, argument))                                                                           \
@@ -166,6 +177,14 @@
     X(__sigsuspend, sigsuspend)                                                                                        \
     X(__poll, poll)                                                                                                    \
     X(__select, select)                                                                                                \
+    X(aio_read64, aio_read)                                                                                            \
+    X(aio_write64, aio_write)                                                                                          \
+    X(aio_fsync64, aio_fsync)                                                                                          \
+    X(lio_listio64, lio_listio)                                                                                        \
+    X(aio_error64, aio_error)                                                                                          \
+    X(aio_return64, aio_return)                                                                                        \
+    X(aio_suspend64, aio_suspend)                                                                                      \
+    X(aio_cancel64, aio_cancel)                                                                                        \
     X(_IO_fopen, fopen)                                                                                                \
     X(_IO_fdopen, fdopen)                                                                                              \
     X(_IO_fclose, fclose)                                                                                              \

@@ -1,0 +1,550 @@
+/*
+ * POSIX AIO as programs see it: one script is run with and without the shim, each writes down whatever it is told, and both say the same.
+ */
+#include <aio.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "support/direct.h"
+#include "support/support.h"
+
+enum { PATIENCE = 10 };
+
+static const char *directory;
+static unsigned char *memory; /* 16 blocks */
+
+static const char *name_of(int error)
+{
+    return error == 0 ? "0" : strerrorname_np(error);
+}
+
+/* What a call returned, with errno if it failed. */
+#define SAY(what, call)                                                                                                \
+    do {                                                                                                               \
+        errno = 0;                                                                                                     \
+        long said_ = (call);                                                                                           \
+        printf("%s: %ld %s\n", what, said_, said_ == -1 ? name_of(errno) : "");                                        \
+    } while (0)
+
+static bool wait_until_over(struct aiocb *control)
+{
+    const struct aiocb *list[] = {control};
+    const struct timespec time = {.tv_sec = PATIENCE};
+    while (aio_error(control) == EINPROGRESS)
+        if (aio_suspend(list, 1, &time) != 0 && errno != EINTR)
+            return false;
+    return true;
+}
+
+/* How a request that was submitted ends. */
+static void say_end(const char *what, struct aiocb *control)
+{
+    check_that(wait_until_over(control), "%s never ends", what);
+    int error = aio_error(control);
+    printf("%s ends: %s %zd, again %s %zd\n", what, name_of(error), aio_return(control), name_of(aio_error(control)),
+           aio_return(control));
+}
+
+static struct aiocb control_of(int fd, void *buffer, size_t length, off_t offset)
+{
+    return (struct aiocb){.aio_fildes = fd,
+                          .aio_buf = buffer,
+                          .aio_nbytes = length,
+                          .aio_offset = offset,
+                          .aio_sigevent.sigev_notify = SIGEV_NONE};
+}
+
+static void say_write(const char *what, int fd, void *buffer, size_t length, off_t offset)
+{
+    struct aiocb control = control_of(fd, buffer, length, offset);
+    SAY(what, aio_write(&control));
+    say_end(what, &control);
+}
+
+static void say_read(const char *what, int fd, void *buffer, size_t length, off_t offset)
+{
+    struct aiocb control = control_of(fd, buffer, length, offset);
+    SAY(what, aio_read(&control));
+    say_end(what, &control);
+}
+
+static int file(const char *name, int flags)
+{
+    int fd = open(path_in(directory, name), flags | O_CLOEXEC, 0600);
+    check_that(fd >= 0, "cannot open %s", name);
+    return fd;
+}
+
+/* --- Reads and writes --------------------------------------------------------------------------------------------- */
+
+static void transfers(int fd)
+{
+    void *const nowhere = (void *)4096;
+    pattern_fill(memory, 16 * BLOCK, 1, 0);
+    say_write("write", fd, memory, 16 * BLOCK, 0);
+    say_write("write of nothing", fd, memory, 0, 0);
+    say_write("write at -1", fd, memory, BLOCK, -1);
+    say_write("write at an odd offset", fd, memory, BLOCK, 100);
+    say_write("write of an odd length", fd, memory, 100, 0);
+    say_write("write from nowhere", fd, nowhere, BLOCK, 0);
+    say_write("write of too much", fd, memory, SIZE_MAX, 0);
+    say_write("write beyond the end", fd, memory, BLOCK, 20 * BLOCK);
+    memset(memory, 0, 16 * BLOCK);
+    say_read("read", fd, memory, 16 * BLOCK, 0);
+    printf("content: %zu\n", pattern_check(memory, 16 * BLOCK, 1, 0));
+    say_read("read of nothing", fd, memory, 0, 0);
+    say_read("read at -4096", fd, memory, BLOCK, -4096);
+    say_read("read over the end", fd, memory, 16 * BLOCK, 18 * BLOCK);
+    say_read("read beyond the end", fd, memory, BLOCK, 40 * BLOCK);
+    say_read("read to nowhere", fd, nowhere, BLOCK, 0);
+    say_read("read at the end of time", fd, memory, BLOCK, INT64_MAX & -BLOCK);
+}
+
+static void bad_descriptors(void)
+{
+    int readable = file("plain", O_RDONLY), writable = file("plain", O_WRONLY), at = open("/", O_RDONLY | O_DIRECTORY);
+    say_read("read of -1", -1, memory, BLOCK, 0);
+    say_write("write to 999", 999, memory, BLOCK, 0);
+    say_read("read of a write-only descriptor", writable, memory, BLOCK, 0);
+    say_write("write to a read-only descriptor", readable, memory, BLOCK, 0);
+    say_read("read of a directory", at, memory, BLOCK, 0);
+    close(readable);
+    close(writable);
+    close(at);
+}
+
+static void priorities(int fd)
+{
+    static const int values[] = {-1, 0, 20, 21};
+    for (int i = 0; i < 4; i++) {
+        struct aiocb control = control_of(fd, memory, BLOCK, 0);
+        control.aio_reqprio = values[i];
+        SAY("priority", aio_read(&control));
+        say_end("priority", &control);
+        printf("reqprio %d opcode %d\n", control.aio_reqprio, control.aio_lio_opcode);
+    }
+}
+
+static void syncs(int fd)
+{
+    int readable = file("plain", O_RDONLY);
+    const struct {
+        const char *name;
+        int operation, fd;
+    } calls[] = {{"O_SYNC", O_SYNC, fd},     {"O_DSYNC", O_DSYNC, fd},       {"0", 0, fd},
+                 {"O_APPEND", O_APPEND, fd}, {"of -1", O_SYNC, -1},          {"of 999", O_DSYNC, 999},
+                 {"of stdin", O_SYNC, 0},    {"read-only", O_SYNC, readable}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        struct aiocb control = control_of(calls[i].fd, NULL, 0, 0);
+        control.aio_reqprio = 7;
+        errno = 0;
+        int result = aio_fsync(calls[i].operation, &control);
+        printf("fsync %s: %d %s\n", calls[i].name, result, name_of(errno));
+        if (result == 0)
+            say_end(calls[i].name, &control);
+        printf("reqprio %d opcode %d\n", control.aio_reqprio, control.aio_lio_opcode);
+    }
+    close(readable);
+}
+
+/* What has no offset; and one descriptor's requests keep their order. */
+static void streams(void)
+{
+    int ends[2], sockets[2];
+    char text[64] = {0};
+    check_that(pipe(ends) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0, "pipe");
+    say_write("write to a pipe", ends[1], (char[]){"hello"}, 5, 100);
+    say_read("read of a pipe", ends[0], text, 5, 7);
+    printf("%s\n", text);
+    struct aiocb parts[8];
+    for (int i = 0; i < 8; i++) {
+        memory[i] = (unsigned char)('a' + i);
+        parts[i] = control_of(sockets[1], memory + i, 1, 0);
+        SAY("write to a socket", aio_write(&parts[i]));
+    }
+    for (int i = 0; i < 8; i++)
+        say_end("part", &parts[i]);
+    say_read("read of a socket", sockets[0], text, sizeof text - 1, 0);
+    printf("%s\n", text);
+    close(ends[1]);
+    say_read("read of a pipe's end", ends[0], text, 5, 0);
+    close(ends[0]);
+    close(sockets[0]);
+    close(sockets[1]);
+}
+
+static void appends(void)
+{
+    int fd = file("appended", O_RDWR | O_CREAT | O_TRUNC | O_APPEND);
+    struct aiocb parts[16];
+    for (int i = 0; i < 16; i++) {
+        memset(memory + i * BLOCK, 'a' + i, BLOCK);
+        parts[i] = control_of(fd, memory + i * BLOCK, BLOCK, 0);
+        SAY("append", aio_write(&parts[i]));
+    }
+    for (int i = 0; i < 16; i++)
+        say_end("append", &parts[i]);
+    printf("hash %llx\n", (unsigned long long)hash_behind(path_in(directory, "appended")));
+    close(fd);
+}
+
+/* --- Waiting and cancelling --------------------------------------------------------------------------------------- */
+
+static _Atomic int handled;
+
+static void handle(int number)
+{
+    atomic_fetch_add(&handled, number == SIGALRM);
+}
+
+/* SIGALRM once in 50 ms. */
+static void alarm_soon(int flags)
+{
+    struct sigaction action = {.sa_handler = handle, .sa_flags = flags};
+    sigaction(SIGALRM, &action, NULL);
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM};
+    struct itimerspec soon = {.it_value = {0, 50000000}};
+    check_that(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &soon, NULL) == 0,
+               "timer");
+}
+
+/* A read that does not end until something is written to the other end. */
+struct stuck {
+    int ends[2];
+    char text[8];
+    struct aiocb control;
+};
+
+static void get_stuck(struct stuck *stuck)
+{
+    memset(stuck, 0, sizeof *stuck);
+    check_that(pipe(stuck->ends) == 0, "pipe");
+    stuck->control = control_of(stuck->ends[0], stuck->text, 1, 0);
+    check_that(aio_read(&stuck->control) == 0, "aio_read");
+    usleep(50000); /* until it is being carried out: it can no longer be cancelled */
+}
+
+static void get_loose(struct stuck *stuck)
+{
+    check_that(write(stuck->ends[1], "xxxxxxxx", 8) == 8, "write");
+    say_end("stuck", &stuck->control);
+    close(stuck->ends[0]);
+    close(stuck->ends[1]);
+}
+
+static void waits(int fd)
+{
+    struct stuck stuck;
+    struct aiocb done = control_of(fd, memory, BLOCK, 0);
+    const struct timespec short_time = {0, 20000000}, no_time = {0, 0}, long_time = {PATIENCE, 0};
+    check_that(aio_read(&done) == 0, "aio_read");
+    say_end("done", &done);
+    get_stuck(&stuck);
+    const struct aiocb *mixed[] = {NULL, &stuck.control, NULL, &done}, *waiting[] = {NULL, &stuck.control},
+                       *nothing[] = {NULL, NULL};
+    SAY("suspend: -1", aio_suspend(mixed, -1, NULL));
+    SAY("suspend: 0", aio_suspend(mixed, 0, NULL));
+    SAY("suspend: nothing", aio_suspend(nothing, 2, NULL));
+    SAY("suspend: one is done", aio_suspend(mixed, 4, NULL));
+    SAY("suspend: none is done, no time", aio_suspend(waiting, 2, &no_time));
+    SAY("suspend: none is done, short time", aio_suspend(waiting, 2, &short_time));
+    alarm_soon(0);
+    SAY("suspend: interrupted", aio_suspend(waiting, 2, &long_time));
+    alarm_soon(0);
+    SAY("suspend: interrupted, for ever", aio_suspend(waiting, 2, NULL));
+    alarm_soon(SA_RESTART);
+    SAY("suspend: interrupted, timed, restarting", aio_suspend(waiting, 2, &long_time));
+    get_loose(&stuck);
+    SAY("suspend: all are done", aio_suspend(mixed, 4, NULL));
+    printf("handled %d\n", atomic_load(&handled));
+}
+
+static void cancellations(int fd)
+{
+    struct stuck stuck;
+    struct aiocb behind[3], done = control_of(fd, memory, BLOCK, 0);
+    SAY("cancel: -1", aio_cancel(-1, NULL));
+    SAY("cancel: 999", aio_cancel(999, &done));
+    SAY("cancel: nothing in progress", aio_cancel(fd, NULL));
+    SAY("cancel: never submitted", aio_cancel(fd, &done));
+    check_that(aio_read(&done) == 0, "aio_read");
+    say_end("done", &done);
+    SAY("cancel: done", aio_cancel(fd, &done));
+    get_stuck(&stuck);
+    SAY("cancel: another descriptor", aio_cancel(fd, &stuck.control));
+    SAY("cancel: running", aio_cancel(stuck.ends[0], &stuck.control));
+    for (int i = 0; i < 3; i++) {
+        behind[i] = control_of(stuck.ends[0], stuck.text + 1 + i, 1, 0);
+        check_that(aio_read(&behind[i]) == 0, "aio_read");
+    }
+    SAY("cancel: one that waits", aio_cancel(stuck.ends[0], &behind[1]));
+    say_end("behind 1", &behind[1]);
+    SAY("cancel: it again", aio_cancel(stuck.ends[0], &behind[1]));
+    SAY("cancel: all", aio_cancel(stuck.ends[0], NULL));
+    say_end("behind 0", &behind[0]);
+    say_end("behind 2", &behind[2]);
+    SAY("cancel: all again", aio_cancel(stuck.ends[0], NULL));
+    printf("running: %s\n", name_of(aio_error(&stuck.control)));
+    get_loose(&stuck);
+}
+
+/* --- Notifications ------------------------------------------------------------------------------------------------ */
+
+static struct {
+    siginfo_t info;
+    _Atomic int count;
+} told;
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    told.info = *info;
+    atomic_fetch_add(&told.count, 1);
+}
+
+static struct {
+    int value, detached;
+    size_t stack;
+    bool blocks_signals;
+} thread_told;
+
+static void on_thread(union sigval value)
+{
+    pthread_attr_t attributes;
+    sigset_t mask;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getdetachstate(&attributes, &thread_told.detached);
+    pthread_attr_getstacksize(&attributes, &thread_told.stack);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    thread_told.blocks_signals = !sigisemptyset(&mask);
+    thread_told.value = value.sival_int;
+    atomic_fetch_add(&told.count, 1);
+}
+
+/* Everything that is still to come has come: nobody is told too often. */
+static void expect_told(const char *what, int wanted)
+{
+    for (int i = 0; i < PATIENCE * 1000 && atomic_load(&told.count) < wanted; i++)
+        usleep(1000);
+    usleep(20000);
+    printf("%s: told %d times\n", what, atomic_exchange(&told.count, 0));
+}
+
+static void expect_signal(const char *what, int wanted)
+{
+    expect_told(what, wanted);
+    printf("signal %d code %d value %d from %s, %s\n", told.info.si_signo - SIGRTMIN, told.info.si_code,
+           told.info.si_value.sival_int, told.info.si_pid == getpid() ? "us" : "others",
+           told.info.si_uid == getuid() ? "our user" : "another user");
+}
+
+static struct sigevent by_signal(int value)
+{
+    return (struct sigevent){.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 3, .sigev_value.sival_int = value};
+}
+
+static struct sigevent by_thread(int value, pthread_attr_t *attributes)
+{
+    return (struct sigevent){.sigev_notify = SIGEV_THREAD,
+                             .sigev_notify_function = on_thread,
+                             .sigev_notify_attributes = attributes,
+                             .sigev_value.sival_int = value};
+}
+
+static void expect_thread(const char *what, int wanted, size_t stack)
+{
+    expect_told(what, wanted);
+    printf("thread value %d, %s, %s, stack as asked %d\n", thread_told.value,
+           thread_told.detached == PTHREAD_CREATE_DETACHED ? "detached" : "joinable",
+           thread_told.blocks_signals ? "blocks signals" : "blocks nothing", stack && thread_told.stack == stack);
+}
+
+static void notifications(int fd)
+{
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+    sigaction(SIGRTMIN + 3, &action, NULL);
+    struct aiocb control = control_of(fd, memory, BLOCK, 0);
+
+    control.aio_sigevent = by_signal(11);
+    SAY("signal after a write", aio_write(&control));
+    expect_signal("signal after a write", 1);
+    say_end("signal after a write", &control);
+    SAY("signal after fsync", aio_fsync(O_DSYNC, &control));
+    expect_signal("signal after fsync", 1);
+    control.aio_fildes = 999;
+    control.aio_sigevent.sigev_value.sival_int = 12;
+    SAY("signal after a failure", aio_read(&control));
+    expect_signal("signal after a failure", 1);
+    control.aio_fildes = fd;
+
+    control.aio_sigevent = by_thread(13, NULL);
+    SAY("thread after a read", aio_read(&control));
+    expect_thread("thread after a read", 1, 0);
+
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes); /* more than the thread-locals of this program */
+    pthread_attr_setstacksize(&attributes, 16 << 20);
+    control.aio_sigevent = by_thread(14, &attributes);
+    SAY("thread with attributes", aio_read(&control));
+    expect_thread("thread with attributes", 1, 16 << 20);
+    pthread_attr_destroy(&attributes);
+
+    control.aio_sigevent.sigev_notify = 77;
+    SAY("an unknown notification", aio_read(&control));
+    say_end("an unknown notification", &control);
+    expect_told("an unknown notification", 0);
+
+    struct stuck stuck;
+    get_stuck(&stuck);
+    struct aiocb behind = control_of(stuck.ends[0], stuck.text + 1, 1, 0);
+    behind.aio_sigevent = by_signal(15);
+    SAY("signal after cancellation", aio_read(&behind));
+    SAY("signal after cancellation", aio_cancel(stuck.ends[0], &behind));
+    expect_signal("signal after cancellation", 1);
+    get_loose(&stuck);
+}
+
+/* --- Lists -------------------------------------------------------------------------------------------------------- */
+
+static void say_list(const char *what, int mode, struct aiocb *const *list, int count, struct sigevent *event)
+{
+    SAY(what, lio_listio(mode, list, count, event));
+    for (int i = 0; i < count; i++)
+        if (list[i] && list[i]->aio_lio_opcode != LIO_NOP)
+            say_end(what, list[i]);
+}
+
+static void lists(int fd)
+{
+    struct aiocb controls[6];
+    struct aiocb *list[] = {&controls[0], NULL, &controls[1], &controls[2], &controls[3]};
+    const int opcodes[] = {LIO_WRITE, LIO_READ, LIO_NOP, LIO_READ};
+    struct sigevent event = by_signal(21);
+    for (int mode = LIO_WAIT; mode <= LIO_NOWAIT; mode++) {
+        const char *name = mode == LIO_WAIT ? "LIO_WAIT" : "LIO_NOWAIT";
+        const int told_once = mode == LIO_NOWAIT;
+        for (int i = 0; i < 4; i++) {
+            controls[i] = control_of(fd, memory + i * BLOCK, BLOCK, i * BLOCK);
+            controls[i].aio_lio_opcode = opcodes[i];
+        }
+        printf("%s\n", name);
+        say_list("all succeed", mode, list, 5, NULL);
+        say_list("all succeed, with a signal", mode, list, 5, &event);
+        expect_told("all succeed, with a signal", told_once);
+        controls[0].aio_sigevent = by_signal(22);
+        controls[1].aio_sigevent = by_signal(22);
+        say_list("each with a signal", mode, list, 5, NULL);
+        expect_told("each with a signal", 2);
+        controls[0].aio_sigevent.sigev_notify = controls[1].aio_sigevent.sigev_notify = SIGEV_NONE;
+        event = by_thread(23, NULL);
+        say_list("with a thread", mode, list, 5, &event);
+        expect_told("with a thread", told_once);
+        event = by_signal(24);
+
+        controls[1].aio_fildes = 999;
+        say_list("one fails", mode, list, 5, &event);
+        expect_told("one fails", told_once);
+        controls[1].aio_fildes = fd;
+        controls[1].aio_lio_opcode = 77;
+        say_list("an unknown opcode", mode, list, 5, NULL);
+        controls[1].aio_lio_opcode = LIO_READ;
+        controls[1].aio_reqprio = 21;
+        say_list("one is refused", mode, list, 5, &event);
+        expect_told("one is refused", told_once);
+        controls[0].aio_reqprio = controls[3].aio_reqprio = -1;
+        say_list("all are refused", mode, list, 5, &event);
+        expect_told("all are refused", told_once);
+        struct aiocb *nothing[] = {NULL, &controls[2]};
+        say_list("nothing to do", mode, nothing, 2, &event);
+        expect_told("nothing to do", told_once);
+        say_list("an empty list", mode, list, 0, NULL);
+        say_list("a negative count", mode, NULL, -1, &event);
+    }
+    say_list("an unknown mode", 55, NULL, 0, NULL);
+}
+
+/* --- The script --------------------------------------------------------------------------------------------------- */
+
+/* arguments: directory, "direct" or "plain". */
+static int record(int argc, char **argv)
+{
+    check_that(argc == 2, "usage: --record DIRECTORY KIND");
+    directory = argv[0];
+    memory = aligned_alloc(BLOCK, 16 * BLOCK);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    close(file("plain", O_RDWR | O_CREAT | O_TRUNC));
+    int fd = file("file", O_RDWR | O_CREAT | O_TRUNC | (strcmp(argv[1], "direct") == 0 ? O_DIRECT : 0));
+    transfers(fd);
+    bad_descriptors();
+    priorities(fd);
+    syncs(fd);
+    streams();
+    appends();
+    waits(fd);
+    cancellations(fd);
+    notifications(fd);
+    lists(fd);
+    close(fd);
+    printf("hash %llx\n", (unsigned long long)hash_behind(path_in(directory, "file")));
+    return 0;
+}
+
+static void expect_same(const struct test_fs *fs, const char *kind)
+{
+    struct child recorded[2];
+    for (int i = 0; i < 2; i++) {
+        recorded[i] = child_run_self(i == 0 ? WITHOUT_SHIM : WITH_SHIM, NULL,
+                                     (const char *const[]){"--record", fs->path, kind, NULL});
+        ck_assert_msg(child_succeeded(&recorded[i]), "%s, %s, %s the shim: %s", fs->name, kind,
+                      i == 0 ? "without" : "with", recorded[i].errors);
+    }
+    const char *a = recorded[0].output, *b = recorded[1].output;
+    size_t line = 0;
+    for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+        if (a[i] == '\n')
+            line = i + 1;
+    ck_assert_msg(strcmp(a, b) == 0, "%s, %s: without the shim '%.*s', with it '%.*s'", fs->name, kind,
+                  (int)strcspn(a + line, "\n"), a + line, (int)strcspn(b + line, "\n"), b + line);
+    ck_assert_uint_gt(strlen(a), 2000);
+    child_free(&recorded[0]);
+    child_free(&recorded[1]);
+}
+
+static void on_every_file_system(const char *kind)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+    for (size_t i = 0; i < count; i++)
+        expect_same(&fs[i], kind);
+}
+
+START_TEST(direct_files_behave_as_without_the_shim)
+{
+    on_every_file_system("direct");
+}
+END_TEST
+
+START_TEST(plain_files_behave_as_without_the_shim)
+{
+    on_every_file_system("plain");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    static const struct support_mode modes[] = {{"--record", record}, {NULL, NULL}};
+    const TTest *const tests[] = {direct_files_behave_as_without_the_shim, plain_files_behave_as_without_the_shim,
+                                  NULL};
+
+    return support_main(argc, argv, "posix_aio_parity", 120, modes, tests);
+}
