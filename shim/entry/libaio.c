@@ -29,7 +29,7 @@ static long submit(aio_context_t context, long count, struct iocb **list)
 
 static long cancel(aio_context_t context, struct iocb *iocb, struct io_event *result)
 {
-    return process_start() ? aio_cancel(context, iocb, result) : raw(SYS_io_cancel, context, iocb, result);
+    return process_start() ? aio_cancel_iocb(context, iocb, result) : raw(SYS_io_cancel, context, iocb, result);
 }
 
 static long get_events(aio_context_t context, long least, long most, struct io_event *events, struct timespec *timeout)

@@ -29,7 +29,7 @@ struct aio_signals {
 long aio_setup(unsigned events, aio_context_t *context);
 long aio_destroy(aio_context_t context);
 long aio_submit(aio_context_t context, long count, struct iocb **list);
-long aio_cancel(aio_context_t context, struct iocb *iocb, struct io_event *result);
+long aio_cancel_iocb(aio_context_t context, struct iocb *iocb, struct io_event *result);
 
 /* io_getevents and io_pgetevents. `signals` NULL: the former. */
 long aio_get_events(aio_context_t context, long least, long most, struct io_event *events, struct timespec *timeout,

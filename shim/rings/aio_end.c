@@ -83,7 +83,7 @@ long aio_destroy(aio_context_t context)
  * Only what waits for something other than a disk can be cancelled, and that is never ours: the kernel, which knows ours by another address, says
  * of them what it says without us.
  */
-long aio_cancel(aio_context_t context, struct iocb *iocb, struct io_event *result)
+long aio_cancel_iocb(aio_context_t context, struct iocb *iocb, struct io_event *result)
 {
     struct aio *aio = aio_hold(context);
     const long answer = raw(SYS_io_cancel, aio ? aio->real : context, iocb, result);
