@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -23,28 +24,48 @@
 #include "engine/landing.h"
 #include "engine/look.h"
 
-static bool find_map(struct change *change, int fd)
+static void clear(struct change *change)
 {
     memset(change, 0, sizeof *change);
     change->probe = -1;
-    if (!process_start() || !process_owns_tables() || fd_word_state(fd_word(fd)) == FD_PLAIN)
-        return false;
-    if (fd_view_open(&change->view, fd, false) == 0 && change->view.file && file_has_map(change->view.file))
+}
+
+static bool has_map(struct change *change)
+{
+    if (change->view.file && file_has_map(change->view.file))
         return true;
     fd_view_close(&change->view);
     return false;
 }
 
-void change_open(struct change *change, int fd, int64_t begin, int64_t length)
+void change_find(struct change *change, int fd)
 {
-    if (!find_map(change, fd) || begin < 0 || length < 0)
+    clear(change);
+    if (process_start() && process_owns_tables() && fd_word_state(fd_word(fd)) != FD_PLAIN &&
+        fd_view_open(&change->view, fd, false) == 0)
+        has_map(change);
+}
+
+void change_find_view(struct change *change, struct fd_view *view, enum flight_transport transport)
+{
+    clear(change);
+    change->transport = transport;
+    change->view = *view;
+    view->file = NULL;
+    view->offset = NULL;
+    has_map(change);
+}
+
+void change_open(struct change *change, int64_t begin, int64_t length)
+{
+    if (!change->view.file || begin < 0 || length < 0)
         return;
     bool to_end = length > INT64_MAX - BLOCK_SIZE - begin;
     change->begin = begin;
     change->end = to_end ? CHANGE_TO_END : begin + length;
     look_before_change(&change->view);
     mutate_open(&change->mutation, &change->view.file->map, blocks_first(begin),
-                to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), TRANSPORT_BLOCKING, false);
+                to_end ? FLIGHT_TO_END : blocks_count(begin, change->end), change->transport, false);
 }
 
 /* The block that the cut goes through: if it is as recorded, its checksum after the cut can be told in advance. */
@@ -68,15 +89,26 @@ static void open_truncation(struct change *change, int64_t length)
     change->begin = length;
     change->end = CHANGE_TO_END;
     look_before_change(&change->view);
-    mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, TRANSPORT_BLOCKING,
+    mutate_open(&change->mutation, &change->view.file->map, blocks_first(length), FLIGHT_TO_END, change->transport,
                 false);
     foresee_last_block(change, length);
 }
 
-void change_open_truncation(struct change *change, int fd, int64_t length)
+void change_open_truncation(struct change *change, int64_t length)
 {
-    if (find_map(change, fd) && length >= 0)
+    if (change->view.file && length >= 0)
         open_truncation(change, length);
+}
+
+void change_open_allocation(struct change *change, int mode, int64_t offset, int64_t length)
+{
+    const bool shifts = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
+    /* It reserves space, or lengthens the file with zeros: content stays, and the file's times move. */
+    change->only_allocates = (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_UNSHARE_RANGE)) == 0;
+    if (!change->only_allocates)
+        change_open(change, offset, shifts ? CHANGE_TO_END : length);
+    else if (change->view.file)
+        look_before_change(&change->view);
 }
 
 /* Might this process's store have a map for some file at all? */
@@ -106,9 +138,8 @@ static struct file *find_by_probe(int probe, const struct stat *status)
 /* An O_PATH descriptor: closing another kind would release the POSIX locks that the program holds on the file. */
 static bool open_probe(struct change *change, int directory, const char *path, int flags)
 {
-    memset(change, 0, sizeof *change);
-    change->probe = -1;
     struct stat status;
+    clear(change);
     if (!store_has_maps() || !path)
         return false;
     long fd = raw(SYS_openat, directory, path, O_PATH | O_CLOEXEC | ((flags & AT_SYMLINK_NOFOLLOW) ? O_NOFOLLOW : 0));
@@ -147,6 +178,7 @@ void change_close(struct change *change, bool changed)
     if (!change->view.file)
         return;
     struct map *map = change->mutation.map;
+    fd_view_renew(&change->view);
     if (map) {
         bool truncation = change->end == CHANGE_TO_END;
         /* A hole punched where a hole was, on btrfs, moves no times. */
@@ -155,7 +187,7 @@ void change_close(struct change *change, bool changed)
                      !changed     ? 0
                      : truncation ? FLIGHT_TO_END
                                   : blocks_count(change->begin, change->end));
-        if (changed && change->last_sum != WORD_UNKNOWN)
+        if (changed && change->last_sum != WORD_UNKNOWN && change->view.fd >= 0)
             adopt_blocks(&(struct adoption){.view = &change->view, .room = change->page.base, .trust = true},
                          blocks_first(change->begin), 1, &change->last_sum);
         if (changed && truncation)
@@ -167,11 +199,21 @@ void change_close(struct change *change, bool changed)
         raw(SYS_close, change->probe);
 }
 
+void change_close_allocation(struct change *change, int result)
+{
+    if (!change->only_allocates)
+        change_close(change, result != -EOPNOTSUPP && result != -EBADF && result != -EINVAL);
+    else if (change->view.file && result == 0 && fd_view_renew(&change->view))
+        window_move(&change->view.file->map, issue_file_modified(change->view.fd));
+    fd_view_close(&change->view);
+}
+
 void change_look(int fd)
 {
     struct change change;
     int error = errno;
-    if (find_map(&change, fd)) {
+    change_find(&change, fd);
+    if (change.view.file) {
         look_before_change(&change.view);
         fd_view_close(&change.view);
     }
@@ -192,7 +234,8 @@ void change_path_look(int directory, const char *path, int flags)
 void change_times(int fd)
 {
     struct change change;
-    if (find_map(&change, fd)) {
+    change_find(&change, fd);
+    if (change.view.file) {
         window_move(&change.view.file->map, issue_file_modified(fd));
         fd_view_close(&change.view);
     }

@@ -3,7 +3,8 @@
 
 #include "engine/transfer.h"
 
-void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, size_t length)
+void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, size_t length,
+                 enum flight_transport transport)
 {
     inflow->view = *view;
     inflow->landing.mutation.map = NULL;
@@ -15,7 +16,8 @@ void inflow_open(struct inflow *inflow, struct fd_view *view, int64_t offset, si
         length = (size_t)(INT64_MAX - (offset < 0 ? 0 : offset));
     landing_open(
         &inflow->landing, &inflow->view,
-        &(struct landing_plan){.offset = offset, .length = length, .append = landing_appends(&inflow->view, 0)});
+        &(struct landing_plan){
+            .offset = offset, .length = length, .append = landing_appends(&inflow->view, 0), .transport = transport});
 }
 
 bool inflow_open_stray(struct inflow *inflow, const struct fd_view *lost, int64_t offset, size_t length)
@@ -25,13 +27,15 @@ bool inflow_open_stray(struct inflow *inflow, const struct fd_view *lost, int64_
         return false;
     bool strays = now.file && now.file != lost->file;
     if (strays)
-        inflow_open(inflow, &now, offset, length);
+        inflow_open(inflow, &now, offset, length, TRANSPORT_BLOCKING);
     fd_view_close(&now);
     return strays;
 }
 
 void inflow_close(struct inflow *inflow, ssize_t result)
 {
+    if (inflow->landing.mutation.map && !fd_view_leads(&inflow->view))
+        inflow->landing.fd = -1;
     landing_close(&inflow->landing, result, 0);
     fd_view_close(&inflow->view);
 }

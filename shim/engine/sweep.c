@@ -33,21 +33,28 @@ static bool has_dirty(const struct file *file)
     return file_has_map(file) && atomic_load_explicit(&file->map.dirtied, memory_order_relaxed);
 }
 
-void sweep_open(struct sweep *sweep, int fd)
+void sweep_open_view(struct sweep *sweep, struct fd_view *view)
 {
-    *sweep = (struct sweep){0};
-    const unsigned ours = FD_STATES(FD_DIRECT) | FD_STATES(FD_WATCHED);
-    if (!process_start() || !process_owns_tables() || !(ours >> fd_word_state(fd_word(fd)) & 1) ||
-        fd_view_open(&sweep->view, fd, false) != 0)
-        return;
-    struct file *file = sweep->view.file;
+    *sweep = (struct sweep){.view = *view};
+    struct file *file = view->file;
+    view->file = NULL;
+    view->offset = NULL;
     if (file && has_dirty(file) && is_time(file, AFTER_SYNC)) {
         atomic_store(&file->swept, window_now());
         if (region_sweep_open(&sweep->regions, &file->map, &sweep->cursor, false) > 0)
             return;
     }
     fd_view_close(&sweep->view);
-    sweep->view.file = NULL;
+}
+
+void sweep_open(struct sweep *sweep, int fd)
+{
+    struct fd_view view;
+    *sweep = (struct sweep){0};
+    const unsigned ours = FD_STATES(FD_DIRECT) | FD_STATES(FD_WATCHED);
+    if (process_start() && process_owns_tables() && (ours >> fd_word_state(fd_word(fd)) & 1) &&
+        fd_view_open(&view, fd, false) == 0)
+        sweep_open_view(sweep, &view);
 }
 
 /* The kernel tells of a failed flush once, and this time it is not the program that asked. @return whether all went well. */
@@ -61,13 +68,18 @@ static bool flush(const struct sweep *sweep)
     return false;
 }
 
+int sweep_unsaid_of(struct file *file)
+{
+    return atomic_load_explicit(&anything_unsaid, memory_order_relaxed) ? atomic_exchange(&file->unsaid, 0) : 0;
+}
+
 int sweep_unsaid(int fd)
 {
     struct fd_view view;
     if (!atomic_load_explicit(&anything_unsaid, memory_order_relaxed) || !process_owns_tables() ||
         fd_view_open(&view, fd, false) != 0)
         return 0;
-    int error = view.file ? atomic_exchange(&view.file->unsaid, 0) : 0;
+    int error = view.file ? sweep_unsaid_of(view.file) : 0;
     fd_view_close(&view);
     return error;
 }
@@ -91,6 +103,14 @@ void sweep_close(struct sweep *sweep, bool synced)
     region_sweep_close(&sweep->regions, synced);
     if (synced)
         sweep_rest(sweep);
+    fd_view_close(&sweep->view);
+}
+
+void sweep_close_briefly(struct sweep *sweep, bool synced)
+{
+    if (!sweep_is_open(sweep))
+        return;
+    region_sweep_close(&sweep->regions, synced);
     fd_view_close(&sweep->view);
 }
 

@@ -21,6 +21,9 @@ struct sweep {
 };
 void sweep_open(struct sweep *sweep, int fd);
 
+/* The same of a view, whose references move to the sweep; or are released, when there is nothing to sweep. */
+void sweep_open_view(struct sweep *sweep, struct fd_view *view);
+
 /* Is there something to sweep? Then the sync must take the file's times along: fsync, not fdatasync. */
 static inline bool sweep_is_open(const struct sweep *sweep)
 {
@@ -28,8 +31,12 @@ static inline bool sweep_is_open(const struct sweep *sweep)
 }
 void sweep_close(struct sweep *sweep, bool synced);
 
+/* The same without flushes of our own: what a sync is too short for is left to the next one. */
+void sweep_close_briefly(struct sweep *sweep, bool synced);
+
 /* The error of a flush of ours that the program has not been told of, once; 0: none. Its next fsync of the file fails with it. */
 int sweep_unsaid(int fd);
+int sweep_unsaid_of(struct file *file);
 
 /* In a blocking request: is it time for a sweep of our own? One load and a look at the clock when there is anything DIRTY. */
 bool sweep_is_due(const struct file *file);

@@ -2,7 +2,6 @@
  * Calls that change content without a buffer: truncation, allocation, copies inside the kernel, clones, and the file's times.
  */
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
@@ -36,20 +35,29 @@ EXPORT int truncate(const char *path, off_t length)
 EXPORT int ftruncate(int fd, off_t length)
 {
     struct change change;
-    change_open_truncation(&change, fd, length);
+    change_find(&change, fd);
+    change_open_truncation(&change, length);
     return changed(&change, next.ftruncate(fd, length), false);
 }
 
 /* The thread was cancelled in the real call. */
-static void clean_up_change(void *argument)
+static void clean_up_allocation(void *argument)
 {
-    change_close(argument, true);
+    change_close_allocation(argument, -EINTR);
 }
 
-/* Does this mode of fallocate only reserve space, or lengthen the file with zeros? */
-static bool only_allocates(int mode)
+EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
 {
-    return (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_UNSHARE_RANGE)) == 0;
+    struct change change;
+    int error = errno;
+    change_find(&change, fd);
+    change_open_allocation(&change, mode, offset, length);
+    errno = error;
+    int result = CANCEL_WITH(clean_up_allocation, &change, next.fallocate(fd, mode, offset, length));
+    error = errno;
+    change_close_allocation(&change, result == 0 ? 0 : -error);
+    errno = error;
+    return result;
 }
 
 /* Allocation leaves content alone and moves the file's times: they are ours. */
@@ -60,19 +68,6 @@ static int allocated(int fd, int result)
         change_times(fd);
     errno = error;
     return result;
-}
-
-EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
-{
-    struct change change;
-    if (only_allocates(mode)) {
-        change_look(fd);
-        return allocated(fd, next.fallocate(fd, mode, offset, length));
-    }
-    bool shifts = mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE);
-    change_open(&change, fd, offset, shifts ? CHANGE_TO_END : length);
-    int result = CANCEL_WITH(clean_up_change, &change, next.fallocate(fd, mode, offset, length));
-    return changed(&change, result, errno != EOPNOTSUPP && errno != EBADF && errno != EINVAL);
 }
 
 EXPORT int posix_fallocate(int fd, off_t offset, off_t length)
@@ -92,7 +87,7 @@ static void open_inflow(struct inflow *inflow, int fd, const off64_t *position, 
         view.file = NULL;
     if (view.file && position && (copy_from_user(&offset, position, sizeof offset) != sizeof offset || offset < 0))
         fd_view_close(&view); /* the kernel will refuse it */
-    inflow_open(inflow, &view, offset, length);
+    inflow_open(inflow, &view, offset, length, TRANSPORT_BLOCKING);
 }
 
 /* The thread was cancelled in the real call. */
@@ -171,12 +166,14 @@ static bool open_ioctl(struct change *change, int fd, unsigned long request, con
 {
     struct clone_range range;
     if (request == IOCTL_CLONE || replaces_content(request)) {
-        change_open(change, fd, 0, CHANGE_TO_END);
+        change_find(change, fd);
+        change_open(change, 0, CHANGE_TO_END);
         return true;
     }
     if (request != IOCTL_CLONE_RANGE || copy_from_user(&range, argument, sizeof range) != sizeof range)
         return false;
-    change_open(change, fd, (int64_t)range.target_offset,
+    change_find(change, fd);
+    change_open(change, (int64_t)range.target_offset,
                 range.source_length ? (int64_t)range.source_length : CHANGE_TO_END);
     return true;
 }

@@ -50,11 +50,15 @@ struct slot_follow {
     union {
         struct change change; /* truncations, punched holes */
         struct inflow inflow; /* copies inside the kernel */
-        struct extent page;   /* a struct sweep lies there */
+        struct {
+            struct fd_view view;
+            struct extent page; /* a struct sweep lies there, or none */
+        } sync;
     };
-    int fd;         /* the number, or the registered file, that it opens, closes or changes */
-    unsigned flags; /* O_* of an open; how many registered files */
-    uint64_t word;  /* of a number that is being closed */
+    _Atomic int own; /* a number of ours, of a file that is being opened by path; 0: none */
+    unsigned index;  /* of a registered file */
+    unsigned flags;  /* O_* of an open */
+    uint64_t word;   /* of a number that is being closed */
 };
 #define SLOT_UNDONE INT64_MIN
 

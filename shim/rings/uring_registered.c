@@ -311,6 +311,14 @@ bool uring_registered_is(struct uring *ring, unsigned index, const struct fd_vie
            look.file == file_index(view->file) + 1;
 }
 
+bool uring_file_matters(struct uring *ring, unsigned index)
+{
+    struct uring_registered *table = registered_of(ring);
+    const struct registered_file *slot = table ? registered_file(table, index) : NULL;
+    uint32_t known = slot ? atomic_load_explicit(&slot->known, memory_order_relaxed) : REGISTERED_NOT_KNOWN;
+    return known != REGISTERED_NOT_KNOWN && fd_word_state(known) != FD_PLAIN;
+}
+
 /* ---- changes ---- */
 
 unsigned registered_forget(struct uring_registered *table, unsigned first, unsigned count, int own[REGISTERED_OWN])

@@ -209,6 +209,9 @@ bool uring_registered_is(struct uring *ring, unsigned index, const struct fd_vie
  */
 void uring_look_registered(struct uring *ring, int fd, unsigned flags, unsigned to_submit);
 
+/* Is more known of registered file `index` than that it is no file? */
+bool uring_file_matters(struct uring *ring, unsigned index);
+
 /* The ring itself has changed a slot (direct descriptors, FILES_UPDATE): what is known of [first, first + count) is no longer true. */
 void uring_files_changed(struct uring *ring, unsigned first, unsigned count);
 
