@@ -1,5 +1,5 @@
 #!/bin/bash
-# QEMU's block layer with cache=none: vectored requests from worker threads that block every signal.
+# QEMU's block layer with cache=none, in each of its ways of asking: worker threads that block every signal, libaio.
 . "$(dirname "$0")/lib/app.sh"
 needs qemu-io qemu-img cmp
 
@@ -12,15 +12,16 @@ block_layer() {
     for command in "$@"; do
         arguments+=(-c "$command")
     done
-    shimmed qemu-io -f "$format" -t none -i threads "${arguments[@]}" "$image"
+    shimmed timeout 60 qemu-io -f "$format" -t none -i "$aio" "${arguments[@]}" "$image"
     if grep -q -i -e 'pattern verification failed' -e 'error' -e 'failed' "$app_scratch/output"; then
         cat "$app_scratch/output" >&2
         fail "qemu-io saw wrong data"
     fi
 }
 
-patterns_in_a_raw_image() {
-    local directory=$2 image=$2/image
+patterns() {
+    local aio=$1 image=$2/image
+    rm -f "$image"
     truncate -s 64M "$image"
     block_layer "$image" raw "write -P 0x11 0 4M" "write -P 0x22 1M 64k" "writev -P 0x33 2M 4k 8k 512k" \
         "aio_write -P 0x44 8M 1M" "aio_write -P 0x55 9M 1M" "aio_write -P 0x66 10M 64k" aio_flush \
@@ -36,13 +37,40 @@ patterns_in_a_raw_image() {
     ! grep -i -e failed -e error "$app_scratch/native" || fail "the data on the file is wrong"
 }
 
+patterns_in_a_raw_image() {
+    local aio
+    for aio in threads native; do
+        patterns $aio "$2"
+        many_at_once $aio "$2"
+    done
+}
+
+many_at_once() {
+    local aio=$1 image=$2/image
+    block_layer "$image" raw "aio_write -q -P 0x91 16M 64k" "aio_write -q -P 0x92 17M 4k 8k 16k" "aio_write -q -P 0x93 18M 1536k" \
+        "aio_write -q -P 0x94 20M 512" "aio_write -q -z 21M 64k" aio_flush "aio_read -q -P 0x91 16M 64k" \
+        "aio_read -q -P 0x92 17M 28k" "aio_read -q -P 0x93 18M 1536k" "aio_read -q -P 0x94 20M 512" "aio_read -q -P 0 21M 64k" aio_flush
+    writes_were_bounced
+    reads_were_verified
+    scrub_is_clean "$image"
+}
+
 zeroes_and_discards_forget_checksums() {
-    local directory=$2 image=$2/image
+    local aio
+    for aio in threads native; do
+        zeroes_and_discards $aio "$2"
+    done
+}
+
+zeroes_and_discards() {
+    local aio=$1 image=$2/image
+    rm -f "$image"
     truncate -s 16M "$image"
     block_layer "$image" raw "write -P 0x11 0 8M" "write -z 1M 1M" "discard 4M 1M" "write -P 0x12 1536k 64k" \
         "read -P 0x11 0 1M" "read -P 0 1M 512k" "read -P 0x12 1536k 64k" "read -P 0x11 5M 1M"
     writes_were_bounced
     reads_were_verified
+    scrub_is_clean "$image"
 }
 
 convert_between_formats() {
