@@ -15,8 +15,8 @@
 #include "support/async.h"
 #include "support/command.h"
 #include "support/direct.h"
+#include "support/exhaust.h"
 #include "support/sequence.h"
-#include "support/standing.h"
 
 enum { BLOCKS = 64, SIZE = BLOCKS * BLOCK, OLD = 1, NEW = 2, DEPTH = 32, PATIENCE = 20000 };
 
@@ -75,7 +75,7 @@ static bool takes_nowait(struct async *async, int fd)
 static bool refuse(const struct test_fs *fs, const struct async_door *door)
 {
     const char *path = path_in(fs->path, "impatient");
-    struct standing standing;
+    struct exhaust standing;
     struct async async;
 
     if (!async_open(&async, door, DEPTH))
@@ -91,7 +91,7 @@ static bool refuse(const struct test_fs *fs, const struct async_door *door)
         close(fd);
         return false;
     }
-    check_that(standing_start(&standing, path_in(fs->path, "standing")), "userfaultfd");
+    check_that(exhaust_start(&standing, path_in(fs->path, "standing")), "userfaultfd");
     struct bounceio_stats before = counters();
 
     for (uint64_t i = 0; i < 4; i++) {
@@ -121,7 +121,7 @@ static bool refuse(const struct test_fs *fs, const struct async_door *door)
     check_that(async_do(&async, &request) == BLOCK, "%s: read with an empty pool", door->name);
     check_that(pattern_check(direct_memory(), BLOCK, NEW, 0) == BLOCK, "%s: content", door->name);
     check_that(counters().pool_overflows > after.pool_overflows, "%s: the pool was not empty", door->name);
-    standing_end(&standing);
+    exhaust_end(&standing);
     check_that(takes_nowait(&async, fd), "%s: refused with a full pool", door->name);
     async_close(&async);
     close(fd);
@@ -147,9 +147,9 @@ static int refuse_mode(int argc, char **argv)
 
 START_TEST(nowait_with_an_exhausted_pool_is_refused)
 {
-    if (!standing_can())
+    if (!exhaust_can())
         return;
-    struct child child = child_run_self(WITH_SHIM, standing_pool, (const char *const[]){"--refuse", NULL});
+    struct child child = child_run_self(WITH_SHIM, exhaust_pool, (const char *const[]){"--refuse", NULL});
 
     ck_assert(child_succeeded(&child));
     printf("%s", child.output);
@@ -162,7 +162,7 @@ static int refuse_chain_mode(int argc, char **argv)
 {
     const char *path = path_in(argv[0], "chained");
     int results[3] = {1, 1, 1};
-    struct standing standing;
+    struct exhaust standing;
     struct io_uring ring;
 
     check_that(argc == 1, "usage: --refuse-chain DIRECTORY");
@@ -170,7 +170,7 @@ static int refuse_chain_mode(int argc, char **argv)
 
     direct_write(fd, OLD, 0, SIZE);
     check_that(io_uring_queue_init(8, &ring, 0) == 0, "no ring");
-    check_that(standing_start(&standing, path_in(argv[0], "standing")), "userfaultfd");
+    check_that(exhaust_start(&standing, path_in(argv[0], "standing")), "userfaultfd");
     for (unsigned i = 0; i < 3; i++) {
         struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
@@ -194,7 +194,7 @@ static int refuse_chain_mode(int argc, char **argv)
     }
     check_that(results[0] == -EAGAIN && results[1] == -ECANCELED && results[2] == -ECANCELED, "%d, %d, %d", results[0],
                results[1], results[2]);
-    standing_end(&standing);
+    exhaust_end(&standing);
     check_that(content_is(path, OLD, SIZE), "a cancelled write wrote");
     io_uring_queue_exit(&ring);
     return EXIT_SUCCESS;
@@ -205,11 +205,11 @@ START_TEST(a_refused_request_cancels_its_chain)
     struct test_fs fs[TEST_FS_MAX];
     size_t count = test_filesystems(fs);
 
-    if (!standing_can())
+    if (!exhaust_can())
         return;
     for (size_t i = 0; i < count; i++) {
         struct child child =
-            child_run_self(WITH_SHIM, standing_pool, (const char *const[]){"--refuse-chain", fs[i].path, NULL});
+            child_run_self(WITH_SHIM, exhaust_pool, (const char *const[]){"--refuse-chain", fs[i].path, NULL});
 
         ck_assert_msg(child_succeeded(&child), "%s", fs[i].name);
         child_free(&child);

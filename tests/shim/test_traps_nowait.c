@@ -1,7 +1,7 @@
 /*
  * RWF_NOWAIT when the page pool is empty: refused with EAGAIN, by a call that allocates nothing and waits for nobody.
  *
- * The pool is emptied by writers that stand still in the middle of their copy (support/standing.h).
+ * The pool is emptied by writers that stand still in the middle of their copy (support/exhaust.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 
 #include "base/raw.h"
 #include "support/direct.h"
-#include "support/standing.h"
+#include "support/exhaust.h"
 #include "support/support.h"
 
 enum { K = 1024, SEED = 1 };
@@ -66,7 +66,7 @@ static bool takes_nowait(const struct impatient *i)
 
 static void refuse(const struct test_fs *fs)
 {
-    struct standing standing;
+    struct exhaust standing;
     struct impatient impatient;
     uint64_t before;
 
@@ -75,14 +75,14 @@ static void refuse(const struct test_fs *fs)
         printf("%s: takes no RWF_NOWAIT at all\n", fs->name);
         return;
     }
-    check_that(standing_start(&standing, path_in(fs->path, "standing")), "userfaultfd");
+    check_that(exhaust_start(&standing, path_in(fs->path, "standing")), "userfaultfd");
     before = counters().nowait_eagain;
     errno = 0;
     check_that(write_at_once(&impatient) == -1 && errno == EAGAIN, "%s: write with an empty pool", fs->name);
     check_that(read_at_once(&impatient) == -1 && errno == EAGAIN, "%s: read with an empty pool", fs->name);
     check_that(counters().nowait_eagain == before + 2, "%s: refusals are counted", fs->name);
     check_that(content_is(impatient.path, SEED, 256 * K), "%s: a refused write wrote", fs->name);
-    standing_end(&standing);
+    exhaust_end(&standing);
     check_that(takes_nowait(&impatient), "%s: refused with a full pool", fs->name);
     close(impatient.fd);
 }
@@ -101,9 +101,9 @@ static int refuse_mode(int argc, char **argv)
 
 START_TEST(nowait_with_an_exhausted_pool_is_refused)
 {
-    if (!standing_can())
+    if (!exhaust_can())
         return;
-    struct child child = child_run_self(WITH_SHIM, standing_pool, (const char *const[]){"--refuse", NULL});
+    struct child child = child_run_self(WITH_SHIM, exhaust_pool, (const char *const[]){"--refuse", NULL});
 
     ck_assert(child_succeeded(&child));
     printf("%s", child.output);
@@ -125,7 +125,7 @@ static void mark(void)
 static int traced_mode(int argc, char **argv)
 {
     const char *directory = argv[0];
-    struct standing standing;
+    struct exhaust standing;
     struct impatient impatient;
 
     check_that(argc == 1, "--traced DIRECTORY");
@@ -153,7 +153,7 @@ static int traced_mode(int argc, char **argv)
     check_that(written == 8 * K || (written == -1 && errno == EAGAIN), "write with a full pool");
     check_that(got == 8 * K || (got == -1 && errno == EAGAIN), "read with a full pool");
 
-    check_that(standing_start(&standing, path_in(directory, "standing")), "userfaultfd");
+    check_that(exhaust_start(&standing, path_in(directory, "standing")), "userfaultfd");
     mark();
     written = write_at_once(&impatient);
     mark();
@@ -162,7 +162,7 @@ static int traced_mode(int argc, char **argv)
     got = read_at_once(&impatient);
     mark();
     check_that(got == -1 && errno == EAGAIN, "read with an empty pool");
-    standing_end(&standing);
+    exhaust_end(&standing);
     return EXIT_SUCCESS;
 }
 
@@ -289,7 +289,7 @@ START_TEST(refused_nowait_makes_no_call_that_allocates_or_waits)
     struct test_fs fs;
     struct trace traces[CALLS] = {0};
 
-    if (!standing_can())
+    if (!exhaust_can())
         return;
     if (!test_filesystem("ext4", &fs) && !test_filesystem("disk", &fs))
         ck_abort_msg("no file system that takes RWF_NOWAIT");

@@ -9,7 +9,7 @@
 
 #include "support/command.h"
 
-void scene_forget(struct scene *scene)
+void chain_forget(struct chain_scene *scene)
 {
     for (unsigned i = 0; i < TAGS; i++)
         scene->results[i] = NOTHING;
@@ -17,22 +17,22 @@ void scene_forget(struct scene *scene)
     memset(scene->memory, 0xDB, SIZE);
 }
 
-static void scene_begin(struct scene *scene, const struct test_fs *fs)
+static void scene_begin(struct chain_scene *scene, const struct test_fs *fs)
 {
-    *scene = (struct scene){.fs = fs->name,
-                            .source_path = path_in(fs->path, "source"),
-                            .target_path = path_in(fs->path, "target"),
-                            .memory = buffer_new(SIZE)};
+    *scene = (struct chain_scene){.fs = fs->name,
+                                  .source_path = path_in(fs->path, "source"),
+                                  .target_path = path_in(fs->path, "target"),
+                                  .memory = buffer_new(SIZE)};
     scene->source = direct_open(scene->source_path, O_RDWR | O_CREAT | O_TRUNC);
     scene->target = direct_open(scene->target_path, O_RDWR | O_CREAT | O_TRUNC);
     direct_write(scene->source, SOURCE, 0, SIZE);
     direct_write(scene->target, TARGET, 0, SIZE);
     check_that(io_uring_queue_init(DEPTH, &scene->ring, 0) == 0, "no ring");
     check_that(socketpair(AF_UNIX, SOCK_STREAM, 0, scene->sockets) == 0, "no sockets");
-    scene_forget(scene);
+    chain_forget(scene);
 }
 
-static void scene_end(struct scene *scene)
+static void scene_end(struct chain_scene *scene)
 {
     io_uring_queue_exit(&scene->ring);
     close(scene->source);
@@ -42,13 +42,13 @@ static void scene_end(struct scene *scene)
     buffer_free(scene->memory, SIZE);
 }
 
-void on_each_filesystem(void (*play)(struct scene *scene))
+void chain_on_each_filesystem(void (*play)(struct chain_scene *scene))
 {
     struct test_fs fs[TEST_FS_MAX];
     size_t count = test_filesystems(fs);
 
     for (size_t i = 0; i < count; i++) {
-        struct scene scene;
+        struct chain_scene scene;
 
         scene_begin(&scene, &fs[i]);
         play(&scene);
@@ -56,7 +56,7 @@ void on_each_filesystem(void (*play)(struct scene *scene))
     }
 }
 
-struct io_uring_sqe *next(struct scene *scene, unsigned tag, unsigned flags)
+struct io_uring_sqe *chain_next(struct chain_scene *scene, unsigned tag, unsigned flags)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&scene->ring);
 
@@ -67,62 +67,62 @@ struct io_uring_sqe *next(struct scene *scene, unsigned tag, unsigned flags)
     return sqe;
 }
 
-void dress(struct io_uring_sqe *sqe, unsigned tag, unsigned flags)
+void chain_dress(struct io_uring_sqe *sqe, unsigned tag, unsigned flags)
 {
     sqe->flags = (__u8)flags;
     sqe->user_data = tag;
 }
 
-void queue_read(struct scene *scene, unsigned tag, unsigned flags, int fd, void *memory, unsigned length,
-                uint64_t offset)
+void chain_queue_read(struct chain_scene *scene, unsigned tag, unsigned flags, int fd, void *memory, unsigned length,
+                      uint64_t offset)
 {
-    struct io_uring_sqe *sqe = next(scene, tag, flags);
+    struct io_uring_sqe *sqe = chain_next(scene, tag, flags);
 
     io_uring_prep_read(sqe, fd, memory, length, offset);
-    dress(sqe, tag, flags);
+    chain_dress(sqe, tag, flags);
 }
 
-void queue_write(struct scene *scene, unsigned tag, unsigned flags, int fd, const void *memory, unsigned length,
-                 uint64_t offset)
+void chain_queue_write(struct chain_scene *scene, unsigned tag, unsigned flags, int fd, const void *memory,
+                       unsigned length, uint64_t offset)
 {
-    struct io_uring_sqe *sqe = next(scene, tag, flags);
+    struct io_uring_sqe *sqe = chain_next(scene, tag, flags);
 
     io_uring_prep_write(sqe, fd, memory, length, offset);
-    dress(sqe, tag, flags);
+    chain_dress(sqe, tag, flags);
 }
 
-void queue_receive(struct scene *scene, unsigned tag, unsigned flags, void *memory, size_t length)
+void chain_queue_receive(struct chain_scene *scene, unsigned tag, unsigned flags, void *memory, size_t length)
 {
-    struct io_uring_sqe *sqe = next(scene, tag, flags);
+    struct io_uring_sqe *sqe = chain_next(scene, tag, flags);
 
     io_uring_prep_recv(sqe, scene->sockets[0], memory, length, MSG_WAITALL);
-    dress(sqe, tag, flags);
+    chain_dress(sqe, tag, flags);
 }
 
-void queue_send(struct scene *scene, unsigned tag, unsigned flags, const void *memory, size_t length)
+void chain_queue_send(struct chain_scene *scene, unsigned tag, unsigned flags, const void *memory, size_t length)
 {
-    struct io_uring_sqe *sqe = next(scene, tag, flags);
+    struct io_uring_sqe *sqe = chain_next(scene, tag, flags);
 
     io_uring_prep_send(sqe, scene->sockets[0], memory, length, MSG_WAITALL);
-    dress(sqe, tag, flags);
+    chain_dress(sqe, tag, flags);
 }
 
-void queue_nop(struct scene *scene, unsigned tag, unsigned flags)
+void chain_queue_nop(struct chain_scene *scene, unsigned tag, unsigned flags)
 {
-    struct io_uring_sqe *sqe = next(scene, tag, flags);
+    struct io_uring_sqe *sqe = chain_next(scene, tag, flags);
 
     io_uring_prep_nop(sqe);
-    dress(sqe, tag, flags);
+    chain_dress(sqe, tag, flags);
 }
 
-void submit(struct scene *scene, int count)
+void chain_submit(struct chain_scene *scene, int count)
 {
     int n = io_uring_submit(&scene->ring);
 
     scene_that(scene, n == count, "submitting %d gave %d", count, n);
 }
 
-static bool reap_one(struct scene *scene, int milliseconds)
+static bool reap_one(struct chain_scene *scene, int milliseconds)
 {
     struct __kernel_timespec timeout = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
     struct io_uring_cqe *cqe;
@@ -142,7 +142,7 @@ static bool reap_one(struct scene *scene, int milliseconds)
     return true;
 }
 
-void reap(struct scene *scene, unsigned count)
+void chain_reap(struct chain_scene *scene, unsigned count)
 {
     unsigned until = scene->came + count;
 
@@ -150,23 +150,23 @@ void reap(struct scene *scene, unsigned count)
         scene_that(scene, reap_one(scene, ASYNC_PATIENCE), "%u completions are missing", until - scene->came);
 }
 
-void expect_silence(struct scene *scene)
+void chain_expect_silence(struct chain_scene *scene)
 {
     scene_that(scene, !reap_one(scene, 30), "one completion too many: of %u", scene->order[scene->came - 1]);
 }
 
-void expect(const struct scene *scene, unsigned tag, int result)
+void chain_expect(const struct chain_scene *scene, unsigned tag, int result)
 {
     scene_that(scene, scene->results[tag] == result, "request %u gave %d, not %d", tag, scene->results[tag], result);
 }
 
-void expect_order(const struct scene *scene)
+void chain_expect_order(const struct chain_scene *scene)
 {
     for (unsigned i = 0; i < scene->came; i++)
         scene_that(scene, scene->order[i] == i, "completion %u is of request %u", i, scene->order[i]);
 }
 
-void expect_target(struct scene *scene, size_t from, size_t to)
+void chain_expect_target(struct chain_scene *scene, size_t from, size_t to)
 {
     static unsigned char content[SIZE + 1];
 
@@ -186,7 +186,7 @@ void expect_target(struct scene *scene, size_t from, size_t to)
     scene_that(scene, command_counts(0, NULL, "scrub", scene->target_path, "mismatches") == 0, "scrub");
 }
 
-void send_pattern(struct scene *scene, size_t length, uint64_t offset)
+void chain_send_pattern(struct chain_scene *scene, size_t length, uint64_t offset)
 {
     unsigned char *data = malloc(length);
 
@@ -195,7 +195,7 @@ void send_pattern(struct scene *scene, size_t length, uint64_t offset)
     free(data);
 }
 
-void expect_received(struct scene *scene, size_t length, uint64_t offset)
+void chain_expect_received(struct chain_scene *scene, size_t length, uint64_t offset)
 {
     unsigned char *data = malloc(length);
 

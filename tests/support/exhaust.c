@@ -1,5 +1,5 @@
-/* See standing.h. */
-#include "support/standing.h"
+/* See exhaust.h. */
+#include "support/exhaust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,10 +16,10 @@
 
 enum { STANDING_SEED = 1 };
 
-const char *const standing_pool[] = {"BOUNCEIO_POOL=2M", "BOUNCEIO_POOL_MAX=2M", NULL};
+const char *const exhaust_pool[] = {"BOUNCEIO_POOL=2M", "BOUNCEIO_POOL_MAX=2M", NULL};
 
-struct standing_writer {
-    struct standing *all;
+struct exhaust_writer {
+    struct exhaust *all;
     unsigned number;
 };
 
@@ -31,8 +31,8 @@ static size_t length_of(unsigned number)
 
 static void *stand(void *argument)
 {
-    struct standing_writer *writer = argument;
-    struct standing *all = writer->all;
+    struct exhaust_writer *writer = argument;
+    struct exhaust *all = writer->all;
     unsigned i = writer->number;
 
     all->results[i] =
@@ -52,7 +52,7 @@ static void wait_for_fault(int uffd)
     check_that(message.event == UFFD_EVENT_PAGEFAULT, "event %d", message.event);
 }
 
-bool standing_start(struct standing *all, const char *path)
+bool exhaust_start(struct exhaust *all, const char *path)
 {
     struct uffdio_api api = {.api = UFFD_API};
     size_t length = (size_t)STANDING * STANDING_LENGTH;
@@ -71,16 +71,16 @@ bool standing_start(struct standing *all, const char *path)
     make_file_behind(path, STANDING_SEED, length);
     all->fd = direct_open(path, O_RDWR);
     for (unsigned i = 0; i < STANDING; i++) {
-        struct standing_writer *writer = malloc(sizeof(*writer));
+        struct exhaust_writer *writer = malloc(sizeof(*writer));
 
-        *writer = (struct standing_writer){all, i};
+        *writer = (struct exhaust_writer){all, i};
         check_that(pthread_create(&all->threads[i], NULL, stand, writer) == 0, "no thread");
         wait_for_fault(all->uffd);
     }
     return true;
 }
 
-void standing_end(struct standing *all)
+void exhaust_end(struct exhaust *all)
 {
     struct uffdio_zeropage zero = {
         .range = {.start = (uintptr_t)all->memory, .len = (size_t)STANDING * STANDING_LENGTH}};
@@ -95,7 +95,7 @@ void standing_end(struct standing *all)
     munmap(all->memory, (size_t)STANDING * STANDING_LENGTH);
 }
 
-bool standing_can(void)
+bool exhaust_can(void)
 {
     long fd = raw(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 

@@ -3,8 +3,8 @@
  * a userfaultfd, whose first touch waits until the test provides the page. Nothing depends on time, and nothing else in the system
  * stands still.
  */
-#ifndef BOUNCEIO_TESTS_STANDING_H
-#define BOUNCEIO_TESTS_STANDING_H
+#ifndef BOUNCEIO_TESTS_EXHAUST_H
+#define BOUNCEIO_TESTS_EXHAUST_H
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -14,7 +14,7 @@
 
 enum { STANDING = 24, STANDING_LENGTH = 256 << 10, LITTLE_LENGTH = BLOCK };
 
-struct standing {
+struct exhaust {
     int uffd;
     int fd;
     unsigned char *memory;
@@ -23,15 +23,15 @@ struct standing {
 };
 
 /* The environment in which they take all there is: a pool of 2 MiB that cannot grow. */
-extern const char *const standing_pool[];
+extern const char *const exhaust_pool[];
 
 /* Does the kernel have a userfaultfd for us? Otherwise says that the test is skipped. */
-bool standing_can(void);
+bool exhaust_can(void);
 
 /* Writers of the file `path`, made here, stand still. @return false when the kernel has no userfaultfd for us. */
-bool standing_start(struct standing *all, const char *path);
+bool exhaust_start(struct exhaust *all, const char *path);
 
 /* Let them go, and see that they wrote what they were told to: zeros. */
-void standing_end(struct standing *all);
+void exhaust_end(struct exhaust *all);
 
 #endif

@@ -1,0 +1,88 @@
+/* See record.h. */
+#include "support/record.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+void note(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+    /* What a script has seen before it hangs or dies says most. */
+    fflush(stdout);
+}
+
+void note_result(const char *what, long long result)
+{
+    if (result < 0)
+        note("%s: %s", what, strerrorname_np((int)-result));
+    else
+        note("%s: %lld", what, result);
+}
+
+void note_errno(const char *what, long long result)
+{
+    note_result(what, result < 0 ? -errno : result);
+}
+
+int record_main(const struct record_script *scripts, int argc, char **argv)
+{
+    if (argc != 2)
+        support_die("usage: --record NAME DIRECTORY");
+    while (scripts->name && strcmp(scripts->name, argv[0]) != 0)
+        scripts++;
+    if (!scripts->name)
+        support_die("no script is called %s", argv[0]);
+    scripts->play(argv[1]);
+    return EXIT_SUCCESS;
+}
+
+static struct child play(const struct record_script *script, const struct test_fs *fs, enum preload preload)
+{
+    const char *directory = path_in(fs->path, preload == WITH_SHIM ? "with" : "without");
+
+    if (mkdir(directory, 0700) != 0)
+        support_die("cannot make %s", directory);
+    struct child child =
+        child_run_self(preload, NULL, (const char *const[]){"--record", script->name, directory, NULL});
+
+    ck_assert_msg(child_succeeded(&child), "%s on %s, %s the shim", script->name, fs->name,
+                  preload == WITH_SHIM ? "with" : "without");
+    return child;
+}
+
+static void compare(const struct record_script *script, const struct test_fs *fs, char *without, char *with)
+{
+    char *rest_without, *rest_with;
+    char *a = strtok_r(without, "\n", &rest_without), *b = strtok_r(with, "\n", &rest_with);
+    unsigned line = 1;
+
+    for (; a && b && strcmp(a, b) == 0; line++) {
+        a = strtok_r(NULL, "\n", &rest_without);
+        b = strtok_r(NULL, "\n", &rest_with);
+    }
+    ck_assert_msg(!a && !b, "%s on %s, line %u:\nwithout the shim  %s\nwith the shim     %s", script->name, fs->name,
+                  line, a ? a : "(the end)", b ? b : "(the end)");
+    ck_assert_msg(line > 20, "%s on %s: a record of %u lines", script->name, fs->name, line);
+}
+
+void record_and_compare(const struct record_script *script)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+
+    for (size_t i = 0; i < count; i++) {
+        struct child without = play(script, &fs[i], WITHOUT_SHIM), with = play(script, &fs[i], WITH_SHIM);
+
+        compare(script, &fs[i], without.output, with.output);
+        child_free(&without);
+        child_free(&with);
+    }
+}
