@@ -101,7 +101,8 @@ static uint64_t overlaid_sum(const struct chunk *chunk, const struct overlay *ov
 static bool rest_is_beyond_end(const struct chunk *chunk, const struct overlay *overlay)
 {
     int64_t block_begin = (int64_t)(overlay->block * BLOCK_SIZE), size = issue_file_size(chunk->view->fd);
-    return size >= 0 && (overlay->begin == block_begin || size <= block_begin) &&
+    /* A number that has been closed meanwhile may have shown the size of another file. */
+    return size >= 0 && fd_view_is_current(chunk->view) && (overlay->begin == block_begin || size <= block_begin) &&
            (overlay->end == block_begin + BLOCK_SIZE || size <= overlay->end);
 }
 
@@ -304,7 +305,8 @@ void chunk_complete(struct chunk *chunk, ssize_t result, bool certain)
             forget(chunk);
         else
             publish_to(chunk, (uint64_t)chunk->offset + (uint64_t)result);
-        if (issue_wrote_nothing(result, chunk->flags))
+        /* A request that failed may not have come as far as moving the file's times: a cancelled one has not. */
+        if (result < 0 || issue_wrote_nothing(result, chunk->flags))
             window_extend(&chunk->view->file->map);
         else
             window_renew(&chunk->view->file->map, chunk->issued);

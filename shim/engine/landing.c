@@ -13,16 +13,24 @@ bool landing_appends(const struct fd_view *view, int flags)
     return ((view->flags & FD_APPEND) && !(flags & RWF_NOAPPEND)) || (flags & RWF_APPEND);
 }
 
-/* From the block that holds the end of the file. The file may be truncated until the range is entered, so look again. */
-static int open_at_end(struct landing *landing, struct map *map, bool nowait)
+/* The file's size; negative when the view's number does not, or no longer, lead there. */
+static int64_t size_of(const struct fd_view *view)
 {
+    int64_t size = issue_file_size(view->fd);
+    return fd_view_is_current(view) ? size : -1;
+}
+
+/* From the block that holds the end of the file. The file may be truncated until the range is entered, so look again. */
+static int open_at_end(struct landing *landing, const struct fd_view *view, bool nowait)
+{
+    struct map *map = &view->file->map;
     int error = 0;
     for (int attempt = 0; attempt < 4; attempt++) {
-        int64_t size = issue_file_size(landing->fd);
+        int64_t size = size_of(view);
         landing->offset = size < 0 || attempt == 3 ? 0 : size;
         error = mutate_open(&landing->mutation, map, blocks_first(landing->offset), FLIGHT_TO_END, landing->transport,
                             nowait);
-        if (error != 0 || issue_file_size(landing->fd) >= landing->offset)
+        if (error != 0 || landing->offset == 0 || size_of(view) >= landing->offset)
             break;
         mutate_close(&landing->mutation, 0, 0);
     }
@@ -44,7 +52,7 @@ int landing_open(struct landing *landing, const struct fd_view *view, const stru
     if (!plan->nowait)
         look_before_change(view);
     if (plan->append)
-        return open_at_end(landing, map, plan->nowait);
+        return open_at_end(landing, view, plan->nowait);
     bool unknown = plan->offset == TRANSFER_FILE_OFFSET;
     int error = mutate_open(&landing->mutation, map, unknown ? 0 : blocks_first(plan->offset),
                             unknown ? FLIGHT_TO_END : blocks_count(plan->offset, plan->offset + (int64_t)plan->length),
@@ -79,5 +87,6 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
         end = forward ? now + (result < 0 ? (int64_t)landing->length : 0) : INT64_MAX;
         begin = forward ? begin : 0;
     }
+    landing->mutation.times_kept = result < 0; /* or may be: see chunk_complete */
     mutate_close(&landing->mutation, blocks_first(begin), blocks_count(begin, end));
 }

@@ -29,16 +29,16 @@ static void release(struct request *request)
     fd_view_close(&request->view);
 }
 
-/*
- * A landing looks at the file by its number afterwards: at the file offset only by the number that was written to, which may be another's by
- * now.
- */
+/* The number that the request was made by, or -1 when that is another file's by now. Registered files have none. */
+static int number_of(const struct request *request)
+{
+    return !request->is_fixed && fd_view_leads(&request->view) ? request->view.fd : -1;
+}
+
+/* A landing looks for the file offset afterwards, which only that number knows. */
 static void forget_stale_number(struct request *request)
 {
-    if (fd_view_leads(&request->view))
-        return;
-    request->landing.fd = -1;
-    request->chunk.landing.fd = -1;
+    request->landing.fd = request->chunk.landing.fd = number_of(request);
 }
 
 /* A handler of the program's has jumped out of the preparation or the completion: the system call, if it was made, is over. */
@@ -261,7 +261,7 @@ void request_lose(struct request *request)
 static bool reached_its_file(const struct request *request)
 {
     /* A number that leads there now has led there all the time. */
-    return request->current || (!request->is_fixed && fd_view_leads(&request->view));
+    return request->current || number_of(request) >= 0;
 }
 
 /* The number was closed and used again before the kernel took the request: the bytes may be in another file that has a map. */
@@ -287,8 +287,7 @@ static int64_t complete_write(struct request *request, int64_t result)
     struct chunk *chunk = &request->chunk;
     forget_stale_number(request);
     if (request->bad_memory)
-        result = issue_bad_write_answer(fd_view_leads(&request->view) ? request->view.fd : -1, request->asked,
-                                        request->offset, chunk->flags, result);
+        result = issue_bad_write_answer(number_of(request), request->asked, request->offset, chunk->flags, result);
     else if (config.detect && result > 0)
         detect(request, result);
     chunk_complete(chunk, (ssize_t)result, reached);
@@ -325,6 +324,9 @@ static int64_t complete_read(struct request *request, int64_t result)
     part->certain = reached_its_file(request);
     if (file_has_map(request->view.file))
         fd_view_renew(&request->view);
+    /* In place it may have to be read again. */
+    if (request->in_place && !(request->view.flags & FD_READABLE))
+        part->certain = false;
     ssize_t told = result > 0 ? finish_read(request, (ssize_t)result) : (ssize_t)result;
     if (told >= 0 && (size_t)told < part->length && file_has_map(request->view.file))
         told = part_verify_end(part, told);

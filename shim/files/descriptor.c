@@ -170,7 +170,7 @@ bool fd_view_renew(struct fd_view *view)
             continue;
         view->fd = (int)fd;
         view->word = word;
-        view->flags = word & FD_FLAGS_MASK;
+        view->flags = (view->flags & FD_APPEND) | (word & FD_FLAGS_MASK & ~(uint64_t)FD_APPEND);
         if (word & FD_READABLE)
             break;
     }

@@ -112,7 +112,7 @@ bool fd_view_leads(const struct fd_view *view);
 
 /*
  * Look at the file by another direct number of this process if the view's own (or -1) no longer leads there: view->fd, word and flags become
- * its. @return false when there is none: view->fd is -1 then. Lock-free; walks the table.
+ * its, but for FD_APPEND, which stays the request's. @return false when there is none: view->fd is -1 then. Lock-free; walks the table.
  */
 bool fd_view_renew(struct fd_view *view);
 

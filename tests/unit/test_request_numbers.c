@@ -136,6 +136,17 @@ START_TEST(a_read_in_place_whose_number_was_closed_is_read_again_by_another)
 }
 END_TEST
 
+START_TEST(a_read_in_place_whose_readable_numbers_were_closed_is_unverified)
+{
+    open_scene();
+    number_open(scene.fixture.path, O_WRONLY | O_DIRECT);
+    flip_bit_behind(scene.fixture.path, 5, 1);
+    read_with_number_closed(BLOCK, BLOCK);
+    ck_assert_uint_eq(stats_get(STAT_mismatches), mismatches);
+    ck_assert_uint_eq(stats_get(STAT_blocks_unverified), unverified + 1);
+}
+END_TEST
+
 START_TEST(a_read_whose_last_number_was_closed_is_unverified)
 {
     for (int way = 0; way < 2; way++) {
@@ -322,6 +333,42 @@ START_TEST(a_registered_file_is_looked_at_by_any_number_of_its_own)
 }
 END_TEST
 
+START_TEST(a_registered_file_appends_whatever_other_numbers_do)
+{
+    open_scene();
+    struct fd_view view;
+    int appending = number_open(scene.fixture.path, O_WRONLY | O_APPEND | O_DIRECT);
+    take_number_away(&view, appending);
+    struct request_call call = writing(memory, BLOCK, 0);
+    call.is_fixed = true;
+    ck_assert_int_eq(request_prepare(&request, &view, &call), REQUEST_READY);
+    ssize_t result = request_carry_out(&request, appending);
+    request_issued(&request);
+    ck_assert_int_eq(request_complete(&request, result), BLOCK);
+    check_known(scene.map, 1, 0, 4);
+    check_unknown(scene.map, 4, 5);
+    ck_assert_uint_eq(size_behind(scene.fixture.path), 5 * BLOCK);
+}
+END_TEST
+
+START_TEST(a_registered_file_has_a_file_offset_of_its_own)
+{
+    open_scene();
+    struct fd_view view;
+    int registered = open(scene.fixture.path, O_RDWR | O_DIRECT);
+    ck_assert_int_eq(fd_view_open(&view, scene.fd, false), 0); /* only to look at the file by */
+    struct request_call call = writing(memory, BLOCK, TRANSFER_FILE_OFFSET);
+    call.is_fixed = true;
+    ck_assert_int_eq(lseek(scene.fd, BLOCK, SEEK_SET), BLOCK);
+    ck_assert_int_eq(request_prepare(&request, &view, &call), REQUEST_READY);
+    ck_assert_int_eq(lseek(scene.fd, 2 * BLOCK, SEEK_SET), 2 * BLOCK);
+    ssize_t result = write(registered, request.data, request.length);
+    request_issued(&request);
+    ck_assert_int_eq(request_complete(&request, result), BLOCK);
+    check_unknown(scene.map, 0, 4);
+}
+END_TEST
+
 START_TEST(a_registered_file_that_was_exchanged_is_not_certain)
 {
     open_scene();
@@ -368,6 +415,7 @@ int main(int argc, char **argv)
         a_write_that_nobody_saw_taken_is_certain_only_while_the_number_stands,
         a_read_whose_number_was_closed_is_verified_by_another,
         a_read_in_place_whose_number_was_closed_is_read_again_by_another,
+        a_read_in_place_whose_readable_numbers_were_closed_is_unverified,
         a_read_whose_last_number_was_closed_is_unverified,
         another_file_s_content_is_not_taken_for_damage,
         a_shorter_file_under_the_number_is_not_taken_for_a_cut,
@@ -377,6 +425,8 @@ int main(int argc, char **argv)
         a_buffered_write_that_went_to_another_file_is_unknown_there,
         a_registered_file_needs_no_number,
         a_registered_file_is_looked_at_by_any_number_of_its_own,
+        a_registered_file_appends_whatever_other_numbers_do,
+        a_registered_file_has_a_file_offset_of_its_own,
         a_registered_file_that_was_exchanged_is_not_certain,
         a_number_without_an_entry_is_told_by_its_file,
         NULL,

@@ -17,6 +17,7 @@
 #include "bounce/pool.h"
 #include "checksum/region.h"
 #include "checksum/session_peers.h"
+#include "checksum/window.h"
 #include "engine/active.h"
 #include "engine/report.h"
 #include "engine/request.h"
@@ -177,6 +178,27 @@ START_TEST(what_was_done_outside_is_seen_before_a_write_covers_it_up)
     request_ready(&request, scene.fd, &call);
     ck_assert_uint_ne(atomic_load(&scene.map->header->flags) & MAP_CHANGED_OUTSIDE, 0);
     request_cancel(&request);
+}
+END_TEST
+
+START_TEST(a_cancelled_write_does_not_move_the_time_window)
+{
+    bool first;
+    struct stat status;
+    open_scene(O_RDWR | O_APPEND, 0);
+    int fd = number_open(scene.fixture.path, O_RDWR | O_DIRECT);
+    struct request_call fill = writing(memory, 4 * BLOCK, 0), call = writing(memory, BLOCK, 0);
+    ck_assert_int_eq(request_whole(fd, &fill), 4 * BLOCK);
+    for (int appends = 0; appends < 2; appends++) {
+        usleep(100 * 1000); /* many ticks */
+        request_ready(&request, appends ? scene.fd : fd, &call);
+        ck_assert_int_eq(request_complete(&request, -ECANCELED), -ECANCELED);
+        ck_assert_int_eq(fstat(fd, &status), 0);
+        int64_t modified = status.st_mtim.tv_sec * INT64_C(1000000000) + status.st_mtim.tv_nsec;
+        ck_assert(!window_changed_outside(scene.map, modified, FLIGHT_BEYOND, &first));
+    }
+    check_unknown(0, 1); /* somebody may cancel what has begun */
+    check_known(2, 1, 4);
 }
 END_TEST
 
@@ -486,6 +508,7 @@ int main(int argc, char **argv)
         nowait_makes_the_map_no_longer_and_waits_for_no_disk,
         a_nowait_read_that_is_suspected_is_told_to_come_again,
         what_was_done_outside_is_seen_before_a_write_covers_it_up,
+        a_cancelled_write_does_not_move_the_time_window,
         an_append_makes_everything_from_the_end_of_file_on_unknown,
         an_append_without_a_number_left_is_unknown_from_the_end_on,
         a_write_at_the_file_offset_is_unknown_where_it_can_have_landed,
