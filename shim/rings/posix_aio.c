@@ -141,46 +141,18 @@ static long sleep_once(const struct wait *wait, uint32_t seen)
     return result;
 }
 
+/* @return 0, -EINTR, -ETIMEDOUT or -EINVAL. */
 static long wait_until_over(const struct wait *wait)
 {
     for (;;) {
-        /* Sequentially consistent: see wake_waiters. */
-        uint32_t seen = atomic_load(&posix_state->completions);
+        /* Acquire: partner of the release in posix_helper.c. Who completes something now either takes the bit away, or was before us. */
+        uint32_t seen = atomic_fetch_or_explicit(&posix_state->completions, 1, memory_order_acquire) | 1;
         if (wait->is_over(wait))
             return 0;
         long result = sleep_once(wait, seen);
         if (result == -ETIMEDOUT || result == -EINTR || result == -EINVAL)
             return result;
     }
-}
-
-/* The caller has gone away, before the end or after it. */
-static void let_go(struct posix_group *group)
-{
-    uint64_t saved;
-    posix_enter(&saved);
-    group->kept = false;
-    /* Acquire: partner of the release in posix_group_leave. */
-    if (atomic_load_explicit(&group->left, memory_order_acquire) == 0)
-        posix_group_give(group);
-    posix_leave(&saved);
-}
-
-static void clean_up_wait(void *argument)
-{
-    const struct wait *wait = argument;
-    atomic_fetch_sub(&posix_state->waiters, 1);
-    if (wait->group)
-        let_go(wait->group);
-}
-
-/* @return 0, -EINTR, -ETIMEDOUT or -EINVAL. */
-static long wait_for(struct wait *wait)
-{
-    atomic_fetch_add(&posix_state->waiters, 1);
-    long result = CANCEL_WITH(clean_up_wait, wait, wait_until_over(wait));
-    atomic_fetch_sub(&posix_state->waiters, 1);
-    return result;
 }
 
 /* Nothing to wait for, or something has completed. */
@@ -210,7 +182,7 @@ int posix_aio_suspend(const struct aiocb *const list[], int count, const struct 
         deadline = later(&now, timeout);
         wait.deadline = &deadline;
     }
-    long result = wait_for(&wait);
+    long result = wait_until_over(&wait);
     return result == -ETIMEDOUT ? -EAGAIN : (int)result;
 }
 
@@ -219,12 +191,29 @@ static bool group_is_over(const struct wait *wait)
     return atomic_load_explicit(&wait->group->left, memory_order_acquire) == 0;
 }
 
+/* The caller has gone away, before the end or after it. */
+static void let_go(struct posix_group *group)
+{
+    uint64_t saved;
+    posix_enter(&saved);
+    group->kept = false;
+    /* Acquire: partner of the release in posix_group_leave. */
+    if (atomic_load_explicit(&group->left, memory_order_acquire) == 0)
+        posix_group_give(group);
+    posix_leave(&saved);
+}
+
+static void clean_up_group(void *group)
+{
+    let_go(group);
+}
+
 /* The caller has submitted all of the group. @return 0; -EIO: some have failed; -EINTR. */
 static int wait_for_group(struct posix_group *group)
 {
     struct wait wait = {.is_over = group_is_over, .group = group};
     posix_group_leave(group);
-    long result = wait_for(&wait);
+    long result = CANCEL_WITH(clean_up_group, group, wait_until_over(&wait));
     const bool failed = result == 0 && group->failed;
     let_go(group);
     return failed ? -EIO : (int)result;

@@ -24,6 +24,18 @@ enum { HELPER_STACK = 256 << 10 };
 
 /* --- Telling ------------------------------------------------------------------------------------------------------ */
 
+/* Those who wait for any result look again. */
+static void wake_waiters(void)
+{
+    uint32_t seen = atomic_load_explicit(&posix_state->completions, memory_order_relaxed);
+    /* Release: the results before it; partner of the acquire in posix_aio.c, which sets the lowest bit. */
+    while (!atomic_compare_exchange_weak_explicit(&posix_state->completions, &seen, (seen + 2) & ~UINT32_C(1),
+                                                  memory_order_release, memory_order_relaxed))
+        ;
+    if (seen & 1)
+        raw(SYS_futex, &posix_state->completions, FUTEX_WAKE_PRIVATE, INT_MAX);
+}
+
 void posix_publish(struct posix_request *request, ssize_t result, int error)
 {
     request->state = POSIX_DONE;
@@ -32,15 +44,7 @@ void posix_publish(struct posix_request *request, ssize_t result, int error)
     request->control->__return_value = result;
     /* Release: partner of the acquire in posix_aio_error. The aiocb is the program's again. */
     __atomic_store_n(&request->control->__error_code, error, __ATOMIC_RELEASE);
-}
-
-/* Those who wait for any result look again. */
-static void wake_waiters(void)
-{
-    /* Both sequentially consistent: whoever is not counted yet sees the new count of completions, and the result before it. */
-    atomic_fetch_add(&posix_state->completions, 1);
-    if (atomic_load(&posix_state->waiters) != 0)
-        raw(SYS_futex, &posix_state->completions, FUTEX_WAKE_PRIVATE, INT_MAX);
+    wake_waiters();
 }
 
 static void send_signal(const struct posix_notice *notice)
@@ -128,7 +132,6 @@ void posix_group_leave(struct posix_group *group)
 
 void posix_tell(struct posix_request *request)
 {
-    wake_waiters();
     posix_notify(&request->notice);
     if (request->group)
         posix_group_leave(request->group);
@@ -204,6 +207,19 @@ static bool sleep_idle(void)
     return result != -ETIMEDOUT || posix_state->due;
 }
 
+/* Under the lock, which is given up while the program is told. */
+static void finish(struct posix_request *request, ssize_t result, int error)
+{
+    posix_publish(request, result, error);
+    if (request->notice.how != SIGEV_NONE || request->group) {
+        posix_unlock();
+        posix_tell(request);
+        posix_lock();
+    }
+    posix_queue_end(request);
+    posix_request_give(request);
+}
+
 static void *help(void *unused)
 {
     struct standing_of_helper standing;
@@ -217,12 +233,7 @@ static void *help(void *unused)
             const ssize_t result = carry_out(request);
             const int error = result == -1 ? errno : 0;
             posix_lock();
-            posix_publish(request, result, error);
-            posix_unlock();
-            posix_tell(request);
-            posix_lock();
-            posix_queue_end(request);
-            posix_request_give(request);
+            finish(request, result, error);
         }
     } while (sleep_idle());
     posix_state->helpers--;

@@ -63,13 +63,13 @@ struct posix_queue {
 };
 
 struct posix_state_of_process {
-    _Atomic uint32_t lock;        /* 0 free, 1 taken, 2 taken and somebody may be waiting */
-    _Atomic uint32_t calls;       /* futex: helpers sleep on it */
-    _Atomic uint32_t completions; /* futex: whoever waits for a result sleeps on it */
-    _Atomic uint32_t waiters;     /* at least as many as sleep there */
-    unsigned helpers;             /* threads */
-    unsigned idle;                /* those that sleep and have not been called */
-    unsigned called;              /* called, and not yet awake */
+    _Atomic uint32_t lock;  /* 0 free, 1 taken, 2 taken and somebody may be waiting */
+    _Atomic uint32_t calls; /* futex: helpers sleep on it */
+    _Atomic uint32_t
+        completions; /* futex: whoever waits for a result sleeps on it. Twice their number, and 1 if somebody may be asleep */
+    unsigned helpers; /* threads */
+    unsigned idle;    /* those that sleep and have not been called */
+    unsigned called;  /* called, and not yet awake */
     struct posix_queue *due;
     struct posix_queue *bucket[POSIX_BUCKETS];
     struct posix_request *free_request;
@@ -121,10 +121,10 @@ extern struct posix_limits posix_limits __attribute__((visibility("hidden")));
 /* Something has become due: wake a helper, or make one. Under the lock. @return 0, or -errno when there is none, nor can be. */
 int posix_call_helper(void);
 
-/* The result, for everybody to see. Under the lock, so that aio_cancel never contradicts aio_error. */
+/* The result, for everybody to see, and for those who wait. Under the lock, so that aio_cancel never contradicts aio_error. */
 void posix_publish(struct posix_request *request, ssize_t result, int error);
 
-/* Tell whoever waits for it, or wants to be told. Not under the lock. */
+/* Tell the program as it has asked to be told. Not under the lock. */
 void posix_tell(struct posix_request *request);
 void posix_notify(const struct posix_notice *notice);
 
