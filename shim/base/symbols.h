@@ -12,6 +12,7 @@
  *                  The next definition is looked up only when the check fails. Also dprintf, whose wrapper ends in vdprintf.
  * NEXT_RAW(X):     X(name): calls of libraries that a program may or may not have loaded, each of them one system call, which is what the
  *                  wrapper makes: a plug-in's library is not among the next definitions.
+ * NEXT_URING(X):   X(name): liburing's functions, whose wrappers make the system calls themselves.
  */
 #ifndef BOUNCEIO_BASE_SYMBOLS_H
 #define BOUNCEIO_BASE_SYMBOLS_H
@@ -216,5 +217,49 @@
     X(io_queue_release)                                                                                                \
     X(io_queue_run)                                                                                                    \
     X(io_queue_wait)
+
+#define NEXT_URING(X)                                                                                                  \
+    X(io_uring_setup)                                                                                                  \
+    X(io_uring_enter)                                                                                                  \
+    X(io_uring_enter2)                                                                                                 \
+    X(io_uring_register)                                                                                               \
+    X(io_uring_queue_init)                                                                                             \
+    X(io_uring_queue_init_params)                                                                                      \
+    X(io_uring_queue_init_mem)                                                                                         \
+    X(io_uring_queue_mmap)                                                                                             \
+    X(io_uring_queue_exit)                                                                                             \
+    X(io_uring_submit)                                                                                                 \
+    X(io_uring_submit_and_wait)                                                                                        \
+    X(io_uring_submit_and_wait_timeout)                                                                                \
+    X(io_uring_submit_and_wait_min_timeout)                                                                            \
+    X(io_uring_submit_and_wait_reg)                                                                                    \
+    X(io_uring_submit_and_get_events)                                                                                  \
+    X(io_uring_get_events)                                                                                             \
+    X(__io_uring_get_cqe)                                                                                              \
+    X(__io_uring_sqring_wait)                                                                                          \
+    X(io_uring_wait_cqes)                                                                                              \
+    X(io_uring_wait_cqes_min_timeout)                                                                                  \
+    X(io_uring_wait_cqe_timeout)                                                                                       \
+    X(io_uring_peek_batch_cqe)                                                                                         \
+    X(io_uring_register_ring_fd)                                                                                       \
+    X(io_uring_unregister_ring_fd)                                                                                     \
+    X(io_uring_close_ring_fd)                                                                                          \
+    X(io_uring_register_files)                                                                                         \
+    X(io_uring_register_files_tags)                                                                                    \
+    X(io_uring_register_files_sparse)                                                                                  \
+    X(io_uring_register_files_update)                                                                                  \
+    X(io_uring_register_files_update_tag)                                                                              \
+    X(io_uring_unregister_files)                                                                                       \
+    X(io_uring_register_buffers)                                                                                       \
+    X(io_uring_register_buffers_tags)                                                                                  \
+    X(io_uring_register_buffers_sparse)                                                                                \
+    X(io_uring_register_buffers_update_tag)                                                                            \
+    X(io_uring_unregister_buffers)                                                                                     \
+    X(io_uring_clone_buffers)                                                                                          \
+    X(io_uring_clone_buffers_offset)                                                                                   \
+    X(__io_uring_clone_buffers)                                                                                        \
+    X(__io_uring_clone_buffers_offset)                                                                                 \
+    X(io_uring_register_sync_cancel)                                                                                   \
+    X(io_uring_resize_rings)
 
 #endif

@@ -14,6 +14,7 @@
 #include "engine/sweep.h"
 #include "engine/transfer.h"
 #include "entry/entry.h"
+#include "rings/uring.h"
 
 /* Is the number one that the program must not see? Then errno is EBADF. */
 static bool is_hidden(int fd)
@@ -40,6 +41,8 @@ EXPORT int close(int fd)
     int error = errno;
     if (fd_word_state(fd_word(fd)) == FD_DIRECT)
         close_direct(fd);
+    if (uring_any())
+        uring_closing(fd);
     uint64_t closing = fd_closing(fd);
     errno = error;
     int result = next.close(fd);
@@ -54,6 +57,8 @@ static int duplicated(int result, int from)
     int error = errno;
     if (result >= 0)
         fd_duplicated(result, from);
+    if (result >= 0 && uring_any())
+        uring_duplicated(result, from);
     errno = error;
     return result;
 }
@@ -75,6 +80,9 @@ static bool replacing(int from, int to, uint64_t *word)
         errno = -error;
         return false;
     }
+    /* What is not open replaces nothing. */
+    if (uring_any() && !raw_failed(raw(SYS_fcntl, from, F_GETFD)))
+        uring_closing(to);
     *word = fd_replacing(to);
     return true;
 }
@@ -83,6 +91,8 @@ static int replaced(int result, int from, int to, uint64_t word)
 {
     int error = errno;
     fd_replaced(to, from, word, result >= 0);
+    if (result >= 0 && uring_any())
+        uring_duplicated(to, from);
     errno = error;
     return result;
 }
@@ -161,6 +171,8 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
         return next.close_range(first, last, flags);
     int error = errno;
     fd_range_closing(first, last);
+    if (uring_any())
+        uring_range_closing(first, last);
     errno = error;
     int result = around_own(first, last, flags, close_part);
     error = errno;
@@ -191,6 +203,8 @@ EXPORT void closefrom(int first)
     int error = errno;
     unsigned from = first < 0 ? 0 : (unsigned)first;
     fd_range_closing(from, ~0U);
+    if (uring_any())
+        uring_range_closing(from, ~0U);
     around_own(from, ~0U, 0, close_one_by_one);
     fd_range_closed(from, ~0U);
     errno = error;

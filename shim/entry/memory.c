@@ -6,7 +6,9 @@
 
 #include "base/next.h"
 #include "base/process.h"
+#include "base/raw.h"
 #include "entry/entry.h"
+#include "entry/uring_raw.h"
 #include "files/descriptor.h"
 #include "files/standing.h"
 
@@ -22,10 +24,19 @@ static void note_mapping(void *address, size_t length, int protection, int fd, o
     fd_view_close(&view);
 }
 
+/* The call itself: of a shadow ring, or the next. */
+static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    long result;
+    if (!(flags & MAP_ANONYMOUS) && uring_raw_map(address, length, protection, flags, fd, (uint64_t)offset, &result))
+        return raw_failed(result) ? (void *)with_errno(result) : (void *)result;
+    return next.mmap(address, length, protection, flags, fd, offset);
+}
+
 EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
     bool shared = (flags & MAP_SHARED) && !(flags & MAP_ANONYMOUS); /* MAP_SHARED_VALIDATE has that bit too */
-    void *result = next.mmap(address, length, protection, flags, fd, offset);
+    void *result = map(address, length, protection, flags, fd, offset);
     if ((flags & MAP_FIXED) && result != MAP_FAILED)
         standing_mapping_gone(address, length); /* what was there before */
     if (!shared || result == MAP_FAILED)

@@ -223,6 +223,8 @@ EXPORT long syscall(long number, ...)
         cancel_restore(cancel);
         if (done)
             return result;
+        if (syscall_uring(number, &x, &result))
+            return result;
         if (waits(number))
             return SHADOW_WAIT(next.syscall(number, x.a, x.b, x.c, x.d, x.e, x.f));
     }

@@ -12,5 +12,6 @@ struct arguments {
 
 /* @return true, with errno set and *result as syscall(2) returns it, when the number is of the family. */
 bool syscall_aio(long number, const struct arguments *x, long *result);
+bool syscall_uring(long number, const struct arguments *x, long *result);
 
 #endif

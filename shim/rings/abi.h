@@ -18,8 +18,17 @@
 #define URING_SETUP_NO_SQARRAY (1U << 16)
 #define URING_SETUP_HYBRID_IOPOLL (1U << 17)
 
-/* io_uring_register(2). */
+/* io_uring_enter(2). */
+#define URING_ENTER_ABS_TIMER (1U << 5)
+#define URING_ENTER_EXT_ARG_REG (1U << 6)
+#define URING_ENTER_NO_IOWAIT (1U << 7)
+
+/* io_uring_register(2): the descriptor is a registered index; opcodes. */
 #define URING_REGISTER_USE_REGISTERED_RING (1U << 31)
+enum {
+    URING_REGISTER_CLONE_BUFFERS = 30,
+    URING_REGISTER_RESIZE_RINGS = 33,
+};
 
 /* struct io_uring_sqe.opcode. */
 enum {

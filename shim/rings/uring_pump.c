@@ -1,0 +1,288 @@
+/*
+ * From the kernel's completion queue to the shadow's (pump), and back: what the program has consumed (sync).
+ *
+ * Sync takes no right, since it runs before every wait of the program's. The kernel's head becomes position[h - 1], where h is the shadow's
+ * head: the kernel's index behind the last entry consumed. That place may be written again only for the shadow's entry h - 1 + 2 * entries,
+ * which cannot exist before the program has consumed `entries` more; so whoever finds h unchanged after reading the position has read the right
+ * one. The head only ever goes forward (compare-and-swap), as the program's does.
+ *
+ * The shadow's queue never overflows: each of its entries that is not consumed stands for one that is still in the kernel's queue.
+ *
+ * No completion is missed by all: whoever gives the right back looks at the kernel's tail once more; whoever found it taken had seen the tail before.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/process.h"
+#include "base/raw.h"
+#include "engine/active.h"
+#include "engine/cancel.h"
+#include "rings/uring_ring.h"
+
+/* ---- Threads ---- */
+
+/* In wiped memory: set in the process that the ids below are of. */
+static _Atomic bool *known;
+/* Forks that were noticed, as this process counts them. */
+static _Atomic uint32_t generation = 1;
+static _Thread_local uint32_t my_id __attribute__((tls_model("initial-exec")));
+static _Thread_local uint32_t my_generation __attribute__((tls_model("initial-exec")));
+
+static void pump_start(void)
+{
+    known = process_arena(sizeof *known);
+}
+PROCESS_INITIALISER(pump_start);
+
+uint32_t uring_this_thread(void)
+{
+    if (!atomic_load_explicit(known, memory_order_relaxed) && !atomic_exchange(known, true))
+        atomic_fetch_add(&generation, 1);
+    uint32_t now = atomic_load_explicit(&generation, memory_order_relaxed);
+    if (my_generation != now) {
+        my_id = (uint32_t)raw(SYS_gettid);
+        my_generation = now;
+    }
+    return my_id;
+}
+
+/* ---- The right to pump ---- */
+
+enum { PUMP_WAITERS = 1 << 30 /* in control->pumping, beside the thread's id: somebody sleeps on the word */ };
+
+enum turn { TURN_TAKEN, TURN_OTHERS, TURN_OWN /* this thread has it already: a handler has interrupted it */ };
+
+static enum turn try_turn(struct uring *ring, uint32_t self)
+{
+    uint32_t seen = 0;
+    /* Acquire: what the last one moved; pairs with the release in give_turn. */
+    if (atomic_compare_exchange_strong_explicit(&ring->control->pumping, &seen, self, memory_order_acquire,
+                                                memory_order_relaxed))
+        return TURN_TAKEN;
+    return (seen & ~(uint32_t)PUMP_WAITERS) == self ? TURN_OWN : TURN_OTHERS;
+}
+
+static void give_turn(struct uring *ring)
+{
+    _Atomic uint32_t *word = &ring->control->pumping;
+    /* Sequentially consistent: before the look at the tail that follows. */
+    if (atomic_exchange(word, 0) & PUMP_WAITERS)
+        raw(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
+}
+
+/* Is the thread gone that has the right? It was killed, with the process that shared the ring. */
+static bool is_dead(uint32_t thread)
+{
+    return thread != 0 && raw(SYS_tkill, thread, 0) == -ESRCH;
+}
+
+/* Sleep until the right is free, for a while; take it away from the dead. */
+static enum turn await_turn(struct uring *ring, uint32_t self)
+{
+    _Atomic uint32_t *word = &ring->control->pumping;
+    const struct timespec while_ = {.tv_nsec = 20000000};
+    uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
+    uint32_t holder = seen & ~(uint32_t)PUMP_WAITERS;
+    if (holder == 0 || !(seen & PUMP_WAITERS)) {
+        if (holder == 0 || !atomic_compare_exchange_strong(word, &seen, seen | PUMP_WAITERS))
+            return try_turn(ring, self);
+        seen |= PUMP_WAITERS;
+    }
+    if (raw(SYS_futex, word, FUTEX_WAIT, seen, &while_) == -ETIMEDOUT && is_dead(holder) &&
+        atomic_compare_exchange_strong(word, &seen, self))
+        return TURN_TAKEN;
+    return try_turn(ring, self);
+}
+
+/* ---- Sync ---- */
+
+static uint32_t places(const struct uring *ring)
+{
+    return 2 * ring->cq.entries;
+}
+
+static _Atomic uint32_t *position_of(const struct uring *ring, uint32_t entry)
+{
+    return &ring->control->position[entry & (places(ring) - 1)];
+}
+
+void uring_sync(struct uring *ring)
+{
+    /* Acquire: pairs with the program's release of its head: it has read the entries. */
+    uint32_t head = atomic_load_explicit(ring->cq.head, memory_order_acquire);
+    uint32_t position, seen;
+    for (;;) {
+        /* Whatever the program may have written there: never beyond what it was given. */
+        if (atomic_load_explicit(ring->cq.tail, memory_order_acquire) - head > ring->cq.entries)
+            return;
+        position = atomic_load_explicit(position_of(ring, head - 1), memory_order_acquire);
+        seen = atomic_load_explicit(ring->cq.head, memory_order_acquire);
+        if (seen == head)
+            break;
+        head = seen;
+    }
+    seen = atomic_load_explicit(ring->real_cq.head, memory_order_relaxed);
+    /* Release: the entries have been copied; the kernel may use their places again. */
+    while ((int32_t)(position - seen) > 0 &&
+           !atomic_compare_exchange_weak_explicit(ring->real_cq.head, &seen, position, memory_order_release,
+                                                  memory_order_relaxed))
+        ;
+}
+
+unsigned uring_ready(const struct uring *ring)
+{
+    uint32_t ready = atomic_load_explicit(ring->cq.tail, memory_order_acquire) -
+                     atomic_load_explicit(ring->cq.head, memory_order_relaxed);
+    return ready <= ring->cq.entries ? ready : 0;
+}
+
+/* ---- Pump ---- */
+
+/* While requests of ours are finished the thread is neither interrupted by handlers nor cancelled. */
+struct care {
+    bool taken;
+    uint64_t signals;
+    struct cancel cancel;
+};
+
+static void take_care(struct care *care)
+{
+    if (care->taken)
+        return;
+    care->taken = true;
+    care->cancel = cancel_hold();
+    process_hold_signals(&care->signals);
+}
+
+static void leave_care(struct care *care)
+{
+    if (!care->taken)
+        return;
+    process_release_signals(&care->signals);
+    cancel_restore(care->cancel);
+}
+
+/* A handler has jumped out of it. */
+static void clean_up(void *argument)
+{
+    struct uring *ring = argument;
+    if ((atomic_load(&ring->control->pumping) & ~(uint32_t)PUMP_WAITERS) == uring_this_thread())
+        give_turn(ring);
+}
+
+/* SQPOLL programs look at a word of ours where others look at the kernel's: what they could learn there. */
+static void refresh_flags(const struct uring *ring)
+{
+    _Atomic uint32_t *shown = (_Atomic uint32_t *)(void *)(ring->front.queues + ring->front.params.sq_off.flags);
+    atomic_store_explicit(shown,
+                          IORING_SQ_NEED_WAKEUP | atomic_load_explicit(ring->real_sq_flags, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+static char *entry_of(const struct uring *ring, char *cqes, uint32_t index)
+{
+    return cqes + (index & ring->cq.mask) * ring->cqe_size;
+}
+
+/* Move the kernel's entry `index` to the shadow's place `tail`. */
+static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t tail, struct care *care)
+{
+    struct io_uring_cqe *told = (struct io_uring_cqe *)(void *)entry_of(ring, ring->cqes, tail);
+    memcpy(told, entry_of(ring, ring->real_cqes, index), ring->cqe_size);
+    if (__builtin_expect(!slot_is_tag(told->user_data), 1))
+        return URING_SHOW;
+    take_care(care);
+    return uring_finish(ring, told);
+}
+
+/* With the right to pump. @return false when it is stuck at an entry that another process has to finish. */
+static bool move_all(struct uring *ring)
+{
+    struct uring_control *control = ring->control;
+    struct care care = {.taken = false};
+    uint32_t index = atomic_load_explicit(&control->pumped, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(ring->cq.tail, memory_order_relaxed);
+    enum uring_finish finish = URING_SHOW;
+    for (uint32_t end = uring_real_tail(ring); index != end && finish != URING_FOREIGN; end = uring_real_tail(ring)) {
+        finish = move_one(ring, index, tail, &care);
+        if (finish == URING_FOREIGN)
+            break;
+        index++;
+        if (finish == URING_SHOW)
+            tail++;
+        else
+            atomic_fetch_add_explicit(&control->swallowed, 1, memory_order_relaxed);
+        atomic_store_explicit(position_of(ring, tail - 1), index, memory_order_release);
+        atomic_store_explicit(&control->pumped, index, memory_order_release);
+        /* Release: entry and position; the program's acquire of the tail. */
+        atomic_store_explicit(ring->cq.tail, tail, memory_order_release);
+    }
+    if (ring->flags & IORING_SETUP_SQPOLL)
+        refresh_flags(ring);
+    if (atomic_load_explicit(&control->shared, memory_order_relaxed))
+        raw(SYS_futex, &control->pumped, FUTEX_WAKE, INT32_MAX);
+    leave_care(&care);
+    return finish != URING_FOREIGN;
+}
+
+static bool is_behind(const struct uring *ring)
+{
+    return uring_real_tail(ring) != atomic_load_explicit(&ring->control->pumped, memory_order_acquire);
+}
+
+/* Move what there is, if the right can be had. *moved: nothing is stuck. */
+static enum turn pump_once(struct uring *ring, bool waits, bool *moved)
+{
+    const uint32_t self = uring_this_thread();
+    struct active active;
+    if ((atomic_load_explicit(&ring->control->pumping, memory_order_relaxed) & ~(uint32_t)PUMP_WAITERS) == self)
+        return TURN_OWN;
+    active_open(&active, clean_up, ring);
+    enum turn turn = try_turn(ring, self);
+    while (waits && turn == TURN_OTHERS && is_behind(ring))
+        turn = await_turn(ring, self);
+    if (turn == TURN_TAKEN) {
+        *moved = move_all(ring);
+        give_turn(ring);
+    }
+    active_close(&active);
+    return turn;
+}
+
+/* @return false when this very thread pumps already. */
+static bool pump(struct uring *ring, bool waits)
+{
+    enum turn turn = TURN_TAKEN;
+    bool moved = true;
+    while (moved && turn == TURN_TAKEN && is_behind(ring))
+        turn = pump_once(ring, waits, &moved);
+    /* What was swallowed is consumed as soon as what came before it is. */
+    uring_sync(ring);
+    uring_release(ring);
+    return turn != TURN_OWN;
+}
+
+void uring_pump(struct uring *ring)
+{
+    if (is_behind(ring) || atomic_load_explicit(&ring->due, memory_order_relaxed))
+        pump(ring, false);
+}
+
+bool uring_pump_through(struct uring *ring)
+{
+    return (!is_behind(ring) && !atomic_load_explicit(&ring->due, memory_order_relaxed)) || pump(ring, true);
+}
+
+/* ---- All rings ---- */
+
+void uring_sync_all(void)
+{
+    uring_each(uring_sync);
+}
+
+void uring_pump_all(void)
+{
+    uring_each(uring_pump);
+}
