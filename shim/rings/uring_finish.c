@@ -1,0 +1,119 @@
+/*
+ * One completion: what the kernel says of a request becomes what the program is told, after what had to be done first.
+ */
+#include <errno.h>
+
+#include "rings/uring_stage.h"
+
+enum { WAITALL = 0x100 }; /* MSG_WAITALL, include/linux/socket.h */
+
+/* Did the kernel, or would it, count the request as failed? Then links behind it break (io_req_complete_post, fail_links). */
+static bool has_failed(const struct slot *slot, int64_t result)
+{
+    const struct io_uring_sqe *sqe = slot->uring.sqe;
+    if (result < 0)
+        return !(sqe->opcode == IORING_OP_TIMEOUT && result == -ETIME &&
+                 (sqe->timeout_flags & URING_TIMEOUT_ETIME_SUCCESS));
+    switch (sqe->opcode) {
+    case IORING_OP_READ:
+    case IORING_OP_WRITE:
+    case IORING_OP_READ_FIXED:
+    case IORING_OP_WRITE_FIXED:
+        return result < (int64_t)sqe->len;
+    case IORING_OP_READV:
+    case IORING_OP_WRITEV:
+        return slot->request.asked != 0 && result < (int64_t)slot->request.asked;
+    case IORING_OP_SEND:
+    case IORING_OP_RECV:
+        return (sqe->msg_flags & WAITALL) && result < (int64_t)sqe->len;
+    default:
+        return false;
+    }
+}
+
+/* Whether the number still led to the file when the kernel took the request: the submitter may not have come to look yet. */
+static void learn_whether_current(struct slot *slot)
+{
+    uint64_t handed = atomic_load_explicit(&slot->uring.handed, memory_order_acquire);
+    if (handed == URING_TAKEN_CURRENT || handed == URING_TAKEN_STALE)
+        slot->request.current = handed == URING_TAKEN_CURRENT;
+    else
+        slot->request.current = uring_is_current(slot);
+}
+
+/* @return what the program is told. */
+static int64_t finish(struct uring *ring, struct slot *slot, int64_t result)
+{
+    if (slot->refusal != SLOT_NO_REFUSAL)
+        return slot->refusal;
+    if (slot->request.kind != REQUEST_NONE) {
+        learn_whether_current(slot);
+        result = request_complete(&slot->request, result);
+        atomic_fetch_sub_explicit(&ring->in_flight, 1, memory_order_release);
+    }
+    return slot->uring.follow.done ? slot->uring.follow.done(slot, result) : result;
+}
+
+enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told)
+{
+    struct slot *slot = slot_of(told->user_data);
+    if (!slot)
+        return slot_is_tag(told->user_data) ? URING_FOREIGN : URING_SHOW;
+    if (slot->role == SLOT_CHAIN || slot->uring.ring != ring)
+        return URING_SHOW;
+    const bool more = (told->flags & IORING_CQE_F_MORE) != 0;
+    const int64_t result = finish(ring, slot, told->res);
+    const bool failed = has_failed(slot, result);
+    const bool shown = slot->role != SLOT_GATE && slot->role != SLOT_LOOK &&
+                       (failed || !(slot->uring.sqe->flags & IOSQE_CQE_SKIP_SUCCESS) || more);
+    told->res = (int32_t)result;
+    told->user_data = slot->uring.user_data;
+    if (more)
+        return URING_SHOW;
+    if (slot->uring.chain)
+        uring_chain_advance(ring, slot, failed, result);
+    slot_give(slot);
+    return shown ? URING_SHOW : URING_SWALLOW;
+}
+
+/* ---- the slots of a ring ---- */
+
+struct search {
+    const struct uring *ring;
+    uint64_t user_data;
+    struct slot *found;
+};
+
+static void compare(struct slot *slot, void *argument)
+{
+    struct search *search = argument;
+    const bool in_kernel = slot->role == SLOT_REQUEST || slot->role == SLOT_FOLLOWED || slot->role == SLOT_VOICE;
+    if (in_kernel && slot->uring.ring == search->ring && slot->uring.user_data == search->user_data &&
+        atomic_load_explicit(&slot->uring.handed, memory_order_relaxed) != 0)
+        search->found = slot;
+}
+
+uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data)
+{
+    struct search search = {.ring = ring, .user_data = user_data};
+    if (atomic_load_explicit(&ring->handed, memory_order_relaxed) != 0)
+        slots_each(compare, &search);
+    return search.found ? slot_tag(search.found) : user_data;
+}
+
+static void lose(struct slot *slot, void *ring)
+{
+    if (slot->role == SLOT_CHAIN || slot->uring.ring != ring)
+        return;
+    if (slot->request.kind != REQUEST_NONE)
+        request_lose(&slot->request);
+    uring_unfollow(slot);
+    slot_give(slot);
+}
+
+void uring_abandon(struct uring *ring)
+{
+    uring_chain_drop(ring);
+    slots_each(lose, ring);
+    atomic_store(&ring->in_flight, 0);
+}

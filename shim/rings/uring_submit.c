@@ -1,0 +1,353 @@
+/*
+ * Submission: the right to fill the kernel's SQ, batches, and what the kernel has not taken.
+ *
+ * Between preparing a request and the kernel's answer another thread may finish it (the pump) and its slot may be used again. So after the real
+ * call a slot is touched only through slot->uring.handed: a number that belongs to this handing-over alone, changed by compare-and-swap.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "base/process.h"
+#include "base/raw.h"
+#include "engine/active.h"
+#include "rings/uring_stage.h"
+
+/* ---- the right to submit ---- */
+
+static _Thread_local uint32_t my_thread __attribute__((tls_model("initial-exec")));
+
+static uint32_t this_thread(void)
+{
+    /* A forked child has its parent's copy: the kernel is asked again there (forget_in_child). */
+    if (my_thread == 0)
+        my_thread = (uint32_t)raw(SYS_gettid);
+    return my_thread;
+}
+
+static void forget_in_child(void)
+{
+    my_thread = 0;
+}
+
+static void submit_start(void)
+{
+    pthread_atfork(NULL, NULL, forget_in_child);
+}
+PROCESS_INITIALISER(submit_start);
+
+/* Has the kernel taken all that the holder of the right gave it? */
+static bool all_is_taken(const struct uring *ring)
+{
+    return atomic_load_explicit(ring->real_sq.head, memory_order_acquire) ==
+           atomic_load_explicit(ring->real_sq.tail, memory_order_relaxed);
+}
+
+/* The word is taken: sleep until it changes. While its holder is in the real call it may change without a wake-up: look again soon. */
+static void wait_for_right(struct uring *ring, uint32_t seen)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    const struct timespec soon = {.tv_nsec = 50000}, later = {.tv_nsec = 10000000};
+    uint32_t waited = seen | URING_WAITERS;
+    if (seen != waited && !atomic_compare_exchange_strong(word, &seen, waited))
+        return;
+    raw(SYS_futex, word, FUTEX_WAIT, waited, (waited & URING_ENTERED) ? &soon : &later);
+}
+
+/* @return false when this very thread has it already: a handler has interrupted a submission, and submits itself. */
+static bool take_right(struct uring *ring, bool waits)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    const uint32_t self = this_thread();
+    for (;;) {
+        uint32_t seen = 0;
+        /* Acquire: pairs with the release in give_right. */
+        if (atomic_compare_exchange_strong_explicit(word, &seen, self, memory_order_acquire, memory_order_relaxed))
+            return true;
+        const bool may_take_over = (seen & URING_ENTERED) && all_is_taken(ring);
+        if (may_take_over && atomic_compare_exchange_strong(word, &seen, self | (seen & URING_WAITERS)))
+            return true;
+        if (may_take_over)
+            continue;
+        if (!waits || (seen & URING_SUBMITTER) == self)
+            return false;
+        wait_for_right(ring, seen);
+    }
+}
+
+static void give_right(struct uring *ring)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    /* Release: what was done to the chains and the kernel's SQ. */
+    if (atomic_exchange_explicit(word, 0, memory_order_release) & URING_WAITERS)
+        raw(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
+}
+
+/* The real call is about to be made: from here on others may take the right over, once the kernel has taken all. */
+static void lend_right(struct uring *ring)
+{
+    atomic_fetch_or(&ring->control->submitting, URING_ENTERED);
+}
+
+/* @return false when it has been taken over. */
+static bool reclaim_right(struct uring *ring)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    const uint32_t lent = this_thread() | URING_ENTERED;
+    uint32_t seen = atomic_load(word);
+    while ((seen & ~URING_WAITERS) == lent)
+        if (atomic_compare_exchange_strong(word, &seen, seen & ~URING_ENTERED))
+            return true;
+    return false;
+}
+
+/* A handler has jumped out of a submission. */
+static void clean_up_right(void *argument)
+{
+    struct uring *ring = argument;
+    if ((atomic_load(&ring->control->submitting) & URING_SUBMITTER) == this_thread())
+        give_right(ring);
+}
+
+/* ---- the program's SQ ---- */
+
+const struct io_uring_sqe *uring_program_sqe(const struct uring *ring, uint32_t position)
+{
+    uint32_t index = (atomic_load_explicit(ring->sq.head, memory_order_relaxed) + position) & ring->sq.mask;
+    if (ring->sq_array)
+        index = ring->sq_array[index];
+    return index < ring->sq.entries ? uring_sqe((char *)ring->front.sqes, ring->sqe_size, index) : NULL;
+}
+
+static uint32_t program_entries(const struct uring *ring, unsigned to_submit)
+{
+    /* Acquire: pairs with the program's release of the tail. */
+    uint32_t there = atomic_load_explicit(ring->sq.tail, memory_order_acquire) -
+                     atomic_load_explicit(ring->sq.head, memory_order_relaxed);
+    if (there > ring->sq.entries)
+        there = ring->sq.entries;
+    return (ring->flags & IORING_SETUP_SQPOLL) || there < to_submit ? there : to_submit;
+}
+
+/* Entries of the chain that begins `position` behind the head; those linked beyond `end` are submitted another time. */
+static uint32_t chain_length(const struct uring *ring, uint32_t position, uint32_t end)
+{
+    uint32_t length = 0;
+    const struct io_uring_sqe *sqe;
+    do {
+        sqe = uring_program_sqe(ring, position + length++);
+    } while (sqe && (sqe->flags & (IOSQE_IO_LINK | IOSQE_IO_HARDLINK)) && position + length < end);
+    return length;
+}
+
+/* Stage up to `count` entries of the program's. @return false when there was no room for all of them. */
+static bool stage_program(struct uring_batch *batch, uint32_t count)
+{
+    struct uring *ring = batch->ring;
+    while (batch->taken < count) {
+        const struct io_uring_sqe *sqe = uring_program_sqe(ring, batch->taken);
+        if (!sqe)
+            return false;
+        if (!uring_is_plain(ring, sqe)) {
+            if (!uring_stage_chain(batch, chain_length(ring, batch->taken, count)))
+                return false;
+            continue;
+        }
+        struct uring_staged *staged = uring_stage(batch, &(struct uring_entry){.sqe = sqe, .heads_piece = true});
+        if (!staged)
+            return false;
+        staged->taken = ++batch->taken;
+    }
+    return true;
+}
+
+/* ---- a batch ---- */
+
+static void batch_begin(struct uring_batch *batch, struct uring *ring, int fd, unsigned flags, uint32_t wanted)
+{
+    batch->ring = ring;
+    batch->fd = fd;
+    batch->flags = flags & IORING_ENTER_REGISTERED_RING;
+    batch->count = batch->real = batch->taken = 0;
+    batch->room = URING_BATCH;
+    batch->staged = batch->few;
+    batch->pages.base = NULL;
+    for (const struct uring_chain *chain = atomic_load(&ring->chains); chain; chain = chain->next)
+        wanted += chain->length;
+    if (wanted > URING_BATCH && pool_take(&batch->pages, wanted * sizeof *batch->staged, false) == 0) {
+        batch->staged = batch->pages.base;
+        batch->room = wanted;
+    }
+}
+
+/* The kernel has taken the entry: does the number still lead to the file that it was prepared for? */
+static void confirm(const struct uring_staged *staged)
+{
+    struct slot *slot = staged->slot;
+    uint64_t handed = staged->handed;
+    if (!slot || atomic_load_explicit(&slot->uring.handed, memory_order_relaxed) != handed)
+        return;
+    const bool current = uring_is_current(slot);
+    /* Release: pairs with the acquire in uring_finish. Fails when it has been finished meanwhile. */
+    atomic_compare_exchange_strong_explicit(&slot->uring.handed, &handed,
+                                            current ? URING_TAKEN_CURRENT : URING_TAKEN_STALE, memory_order_release,
+                                            memory_order_relaxed);
+}
+
+/* What the kernel made of the batch: it has taken `real` of its entries. @return entries of the program's that are consumed by that. */
+static uint32_t settle_batch(struct uring_batch *batch, uint32_t real)
+{
+    uint32_t taken = 0, kept = 0;
+    for (; kept < batch->count && (real > 0 || !batch->staged[kept].is_real); kept++) {
+        real -= batch->staged[kept].is_real;
+        if (batch->staged[kept].taken > taken)
+            taken = batch->staged[kept].taken;
+        confirm(&batch->staged[kept]);
+    }
+    /* Backwards: kept-back entries go in front again one by one. */
+    for (uint32_t i = batch->count; i > kept; i--)
+        uring_chain_undo(batch->ring, &batch->staged[i - 1]);
+    return taken;
+}
+
+static void consume(struct uring *ring, uint32_t entries)
+{
+    /* Release: the entries have been read. */
+    atomic_store_explicit(ring->sq.head, atomic_load_explicit(ring->sq.head, memory_order_relaxed) + entries,
+                          memory_order_release);
+}
+
+/* How the batch is to be submitted, and what came of it. */
+struct sending {
+    unsigned least, flags;
+    const void *argument;
+    size_t size;
+    bool holds;     /* afterwards: the right is still ours */
+    bool all;       /* the kernel took everything */
+    long result;    /* of the real call */
+    uint32_t taken; /* of the program's entries */
+};
+
+static void fill_array(const struct uring *ring, uint32_t tail, uint32_t count)
+{
+    for (uint32_t i = 0; ring->real_array && i < count; i++)
+        ring->real_array[(tail + i) & ring->real_sq.mask] = (tail + i) & ring->real_sq.mask;
+}
+
+/* The real call. With a wait in it, the program's entries are consumed before: others may go on while this thread sleeps. */
+static void send_batch(struct uring_batch *batch, struct sending *sending)
+{
+    struct uring *ring = batch->ring;
+    const uint32_t tail = atomic_load_explicit(ring->real_sq.tail, memory_order_relaxed);
+    const bool waits = sending->least > 0;
+    sending->holds = true;
+    sending->result = 0;
+    if (batch->real > 0) {
+        fill_array(ring, tail, batch->real);
+        atomic_store_explicit(ring->real_sq.tail, tail + batch->real, memory_order_release);
+        if (waits) {
+            consume(ring, batch->taken);
+            lend_right(ring);
+        }
+        sending->result = uring_enter_real(ring, batch->fd, batch->real, sending->least, sending->flags,
+                                           sending->argument, sending->size);
+        sending->holds = !waits || reclaim_right(ring);
+    }
+    const uint32_t real = sending->result < 0 ? 0 : (uint32_t)sending->result;
+    sending->all = real == batch->real;
+    if (!sending->all) /* nobody has taken the right over then */
+        atomic_store_explicit(ring->real_sq.tail, atomic_load(ring->real_sq.head), memory_order_release);
+    sending->taken = settle_batch(batch, real);
+    if (!waits || batch->real == 0)
+        consume(ring, sending->taken);
+    else if (!sending->all)
+        consume(ring, sending->taken - batch->taken);
+    pool_give(&batch->pages);
+}
+
+/* An index of the program's that is out of range: counted and passed over, as the kernel does. */
+static bool drop_one(struct uring *ring)
+{
+    if (uring_program_sqe(ring, 0))
+        return false;
+    const struct io_sqring_offsets *offsets = &ring->front.params.sq_off;
+    atomic_fetch_add((_Atomic uint32_t *)(void *)(ring->front.queues + offsets->dropped), 1);
+    consume(ring, 1);
+    return true;
+}
+
+static bool may_submit(struct uring *ring, bool claims)
+{
+    uint32_t nobody = 0, self = this_thread();
+    if (!(ring->flags & IORING_SETUP_SINGLE_ISSUER))
+        return true;
+    if (claims)
+        atomic_compare_exchange_strong(&ring->control->issuer, &nobody, self);
+    return atomic_load_explicit(&ring->control->issuer, memory_order_relaxed) == self;
+}
+
+/* Everything that there is, batch after batch. The right is held at first, and in the end if sending->holds. */
+static long submit(struct uring *ring, int fd, unsigned to_submit, struct sending *wanted)
+{
+    uint32_t done = 0;
+    for (;;) {
+        struct uring_batch batch;
+        const uint32_t left = program_entries(ring, to_submit - done);
+        uring_look_registered(ring, fd, wanted->flags & IORING_ENTER_REGISTERED_RING, left);
+        batch_begin(&batch, ring, fd, wanted->flags, left);
+        bool all = uring_stage_due(&batch);
+        all = stage_program(&batch, left) && all;
+        struct sending sending = *wanted;
+        if (!all || uring_is_holding(ring)) {
+            sending.least = 0;
+            sending.flags &= IORING_ENTER_REGISTERED_RING;
+            sending.argument = NULL;
+            sending.size = 0;
+        }
+        const bool nothing = batch.count == 0;
+        send_batch(&batch, &sending);
+        wanted->holds = sending.holds;
+        if (sending.holds)
+            uring_chain_sweep(ring);
+        done += sending.taken;
+        if (nothing && left > 0 && done == 0 && drop_one(ring))
+            return 0;
+        if (!sending.all || nothing || !sending.holds || (all && !atomic_load(&ring->due)))
+            return done > 0 || sending.result >= 0 ? (nothing && left > 0 && done == 0 ? -EAGAIN : (long)done)
+                                                   : sending.result;
+    }
+}
+
+static long submit_rightfully(struct uring *ring, int fd, unsigned to_submit, struct sending *sending, bool waits)
+{
+    struct active active;
+    if (!take_right(ring, waits))
+        return -EBUSY;
+    active_open(&active, clean_up_right, ring);
+    sending->holds = true;
+    long result = submit(ring, fd, to_submit, sending);
+    if (sending->holds)
+        give_right(ring);
+    active_close(&active);
+    return result;
+}
+
+long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
+                  size_t size)
+{
+    struct sending sending = {.least = least, .flags = flags, .argument = argument, .size = size};
+    may_submit(ring, true);
+    return submit_rightfully(ring, fd, to_submit, &sending, true);
+}
+
+void uring_release(struct uring *ring)
+{
+    /* Whoever has the right now may have looked before it became due. */
+    while (atomic_load(&ring->due) && may_submit(ring, false)) {
+        struct sending sending = {.least = 0};
+        if (submit_rightfully(ring, ring->fd, 0, &sending, false) < 0)
+            break;
+    }
+}
