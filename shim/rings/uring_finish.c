@@ -31,14 +31,16 @@ static bool has_failed(const struct slot *slot, int64_t result)
     }
 }
 
-/* Whether the number still led to the file when the kernel took the request: the submitter may not have come to look yet. */
+/*
+ * Whether the number still led to the file when the kernel took the request: the submitter may not have come to look yet. Of linked entries
+ * and those that go to a worker (IOSQE_ASYNC) the kernel looks up the file when it starts them.
+ */
 static void learn_whether_current(struct slot *slot)
 {
+    const bool late = !slot->uring.heads_piece || (slot->uring.sqe->flags & IOSQE_ASYNC);
     uint64_t handed = atomic_load_explicit(&slot->uring.handed, memory_order_acquire);
-    if (handed == URING_TAKEN_CURRENT || handed == URING_TAKEN_STALE)
-        slot->request.current = handed == URING_TAKEN_CURRENT;
-    else
-        slot->request.current = uring_is_current(slot);
+    slot->request.current =
+        handed != URING_TAKEN_STALE && ((handed == URING_TAKEN_CURRENT && !late) || uring_is_current(slot));
 }
 
 /* @return what the program is told. */

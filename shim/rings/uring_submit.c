@@ -6,37 +6,14 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <time.h>
 
-#include "base/process.h"
 #include "base/raw.h"
 #include "engine/active.h"
 #include "rings/uring_stage.h"
 
 /* ---- the right to submit ---- */
-
-static _Thread_local uint32_t my_thread __attribute__((tls_model("initial-exec")));
-
-static uint32_t this_thread(void)
-{
-    /* A forked child has its parent's copy: the kernel is asked again there (forget_in_child). */
-    if (my_thread == 0)
-        my_thread = (uint32_t)raw(SYS_gettid);
-    return my_thread;
-}
-
-static void forget_in_child(void)
-{
-    my_thread = 0;
-}
-
-static void submit_start(void)
-{
-    pthread_atfork(NULL, NULL, forget_in_child);
-}
-PROCESS_INITIALISER(submit_start);
 
 /* Has the kernel taken all that the holder of the right gave it? */
 static bool all_is_taken(const struct uring *ring)
@@ -60,7 +37,7 @@ static void wait_for_right(struct uring *ring, uint32_t seen)
 static bool take_right(struct uring *ring, bool waits)
 {
     _Atomic uint32_t *word = &ring->control->submitting;
-    const uint32_t self = this_thread();
+    const uint32_t self = uring_this_thread();
     for (;;) {
         uint32_t seen = 0;
         /* Acquire: pairs with the release in give_right. */
@@ -95,7 +72,7 @@ static void lend_right(struct uring *ring)
 static bool reclaim_right(struct uring *ring)
 {
     _Atomic uint32_t *word = &ring->control->submitting;
-    const uint32_t lent = this_thread() | URING_ENTERED;
+    const uint32_t lent = uring_this_thread() | URING_ENTERED;
     uint32_t seen = atomic_load(word);
     while ((seen & ~URING_WAITERS) == lent)
         if (atomic_compare_exchange_strong(word, &seen, seen & ~URING_ENTERED))
@@ -107,7 +84,7 @@ static bool reclaim_right(struct uring *ring)
 static void clean_up_right(void *argument)
 {
     struct uring *ring = argument;
-    if ((atomic_load(&ring->control->submitting) & URING_SUBMITTER) == this_thread())
+    if ((atomic_load(&ring->control->submitting) & URING_SUBMITTER) == uring_this_thread())
         give_right(ring);
 }
 
@@ -253,6 +230,7 @@ static void send_batch(struct uring_batch *batch, struct sending *sending)
         }
         sending->result = uring_enter_real(ring, batch->fd, batch->real, sending->least, sending->flags,
                                            sending->argument, sending->size);
+        sending->waited = waits;
         sending->holds = !waits || reclaim_right(ring);
     }
     const uint32_t real = sending->result < 0 ? 0 : (uint32_t)sending->result;
@@ -280,7 +258,7 @@ static bool drop_one(struct uring *ring)
 
 static bool may_submit(struct uring *ring, bool claims)
 {
-    uint32_t nobody = 0, self = this_thread();
+    uint32_t nobody = 0, self = uring_this_thread();
     if (!(ring->flags & IORING_SETUP_SINGLE_ISSUER))
         return true;
     if (claims)
@@ -309,6 +287,7 @@ static long submit(struct uring *ring, int fd, unsigned to_submit, struct sendin
         const bool nothing = batch.count == 0;
         send_batch(&batch, &sending);
         wanted->holds = sending.holds;
+        wanted->waited = sending.waited;
         if (sending.holds)
             uring_chain_sweep(ring);
         done += sending.taken;
@@ -335,11 +314,13 @@ static long submit_rightfully(struct uring *ring, int fd, unsigned to_submit, st
 }
 
 long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
-                  size_t size)
+                  size_t size, bool *waited)
 {
     struct sending sending = {.least = least, .flags = flags, .argument = argument, .size = size};
     may_submit(ring, true);
-    return submit_rightfully(ring, fd, to_submit, &sending, true);
+    long result = submit_rightfully(ring, fd, to_submit, &sending, true);
+    *waited = sending.waited;
+    return result;
 }
 
 void uring_release(struct uring *ring)
