@@ -201,6 +201,7 @@ struct sending {
     unsigned least, flags;
     const void *argument;
     size_t size;
+    bool waited;    /* a wait was part of the real call */
     bool holds;     /* afterwards: the right is still ours */
     bool all;       /* the kernel took everything */
     long result;    /* of the real call */
