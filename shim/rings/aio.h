@@ -35,6 +35,9 @@ long aio_cancel_iocb(aio_context_t context, struct iocb *iocb, struct io_event *
 long aio_get_events(aio_context_t context, long least, long most, struct io_event *events, struct timespec *timeout,
                     const struct aio_signals *signals);
 
+/* A context that has nothing to reap, for libaio's functions: with no time to wait they do not even ask the kernel. */
+bool aio_is_empty(aio_context_t context);
+
 /* Is there a shadow of this process at that address? */
 bool aio_is_shadow(aio_context_t context);
 

@@ -46,19 +46,19 @@ struct aio_ring {
 };
 
 struct aio {
-    _Atomic bool taken;
-    _Atomic uint32_t holders;   /* calls that use it, and one as long as it has its key */
-    _Atomic uint32_t turn;      /* futex: 0 free, 1 taken, 2 taken and somebody waits */
-    _Atomic int32_t sleepers;   /* threads in the real io_getevents that wait there */
-    _Atomic int32_t submitters; /* threads in io_submit */
-    _Atomic int32_t in_kernel;  /* requests and events that the kernel has */
-    _Atomic int32_t ours;       /* those of them that have a slot */
-    _Atomic uint32_t tail;      /* of the shadow; its own copy is not believed */
-    _Atomic bool dead;          /* being destroyed; set with the turn */
     aio_context_t real;
     struct aio_ring *shadow;
     size_t length; /* of the shadow's mapping, bytes */
     uint32_t nr;
+    _Atomic uint32_t holders;   /* calls that use it, and one as long as it has its key */
+    _Atomic uint32_t turn;      /* futex: 0 free, 1 taken, 2 taken and somebody waits */
+    _Atomic uint32_t tail;      /* of the shadow; its own copy is not believed */
+    _Atomic int32_t sleepers;   /* threads in the real io_getevents that wait there */
+    _Atomic int32_t submitters; /* threads in io_submit */
+    _Atomic int32_t in_kernel;  /* requests and events that the kernel has */
+    _Atomic int32_t ours;       /* those of them that have a slot */
+    _Atomic bool dead;          /* being destroyed; set with the turn */
+    _Atomic bool taken;
 } __attribute__((aligned(64)));
 
 /* ---- aio_context.c: the table, the turn, the shadow. ---- */

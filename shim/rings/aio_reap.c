@@ -331,6 +331,16 @@ long aio_get_events(aio_context_t context, long least, long most, struct io_even
     return result;
 }
 
+bool aio_is_empty(aio_context_t context)
+{
+    struct aio *aio = aio_hold(context);
+    if (!aio)
+        return false;
+    const bool empty = !aio_turn_is_taken(aio) && aio_in_shadow(aio) == 0 && !aio_has_events(aio);
+    aio_release(aio);
+    return empty;
+}
+
 /* ---- The pump. ---- */
 
 static void pump_with_turn(struct aio *aio)
