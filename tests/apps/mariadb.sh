@@ -107,7 +107,7 @@ kill_and_recover() {
     sleep $seconds
     [ "$(server_counter passed_through)" -eq 0 ] || server_fail "requests have passed through"
     [ "$(server_counter direct_writes)" -gt 0 ] || server_fail "nothing was written"
-    server_kill
+    server_is_killed
     wait $load $keeper 2>/dev/null || true
     last=$(tail -1 "$ledger")
     [ "${last:-0}" -gt 0 ] || fail "no commit was noted"

@@ -141,6 +141,11 @@ scrub_is_clean() {
     [ "$(scrubbed blocks_verified)" -gt 0 ] || { cat "$app_scratch/scrub" >&2; fail "scrub knew no block"; }
 }
 
+# adopt_all PATH...: blocks that nobody knows take the checksum of what is there.
+adopt_all() {
+    BOUNCEIO_STORE=$app_state/store natively "${app_user[@]}" "$BOUNCEIO_TEST_BUILD/bounceio" adopt --quiet "$@"
+}
+
 # damage FILE OFFSET: flip a bit of the byte there as a failing medium would: the file's times stay what they were.
 damage() {
     python3 "$app_directory/damage.py" "$@"

@@ -50,7 +50,13 @@ server_ends() {
     return "$status"
 }
 
-# Whatever it is doing.
+# server_is_killed: it must have been alive.
+server_is_killed() {
+    server_runs || server_fail "the server was gone before"
+    server_kill
+}
+
+# Whatever it is doing, if anything.
 server_kill() {
     server_runs || return 0
     kill -KILL "$server_pid"
@@ -64,3 +70,6 @@ server_counter() {
     BOUNCEIO_STORE=$app_state/store "${app_user[@]}" "$BOUNCEIO_TEST_BUILD/bounceio" stat --json "$server_pid" |
         sed -n "s/^ *\"$1\": \([0-9]*\),*\$/\1/p" | head -1
 }
+
+# For server_answers.
+server_has_written() { [ "$(server_counter direct_writes)" -gt 0 ]; }
