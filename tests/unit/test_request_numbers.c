@@ -12,6 +12,7 @@
 #include "base/stats.h"
 #include "engine/decide.h"
 #include "engine/request.h"
+#include "engine/verify.h"
 #include "files/classify.h"
 #include "support/request_fixture.h"
 #include "support/support.h"
@@ -230,6 +231,12 @@ START_TEST(a_decision_by_a_number_that_leads_elsewhere_is_none)
     ck_assert_uint_eq(pattern_check(memory, BLOCK, 3, 0), BLOCK); /* what was read there is nobody's business */
     number_close(scene.fd);
     ck_assert_int_eq(decide_block(&view, &part, false), DECIDED_UNVERIFIED); /* nor is it unreadable */
+    number_open(other_path(), O_RDWR | O_DIRECT);                            /* the same number again */
+    const struct readout readout = {
+        .view = &view, .data = memory, .offset = 512, .length = 512, .certain = true, .scratch = memory + BLOCK};
+    memcpy(memory + 2 * BLOCK, memory, 512);
+    ck_assert_int_eq(verify_readout(&readout), 0); /* of which the whole block is read */
+    ck_assert_mem_eq(memory, memory + 2 * BLOCK, 512);
     ck_assert_uint_eq(stats_get(STAT_mismatches), mismatches);
     ck_assert_uint_eq(atomic_load(&scene.map->header->flags) & MAP_CHANGED_OUTSIDE, 0);
     fd_view_close(&view);
