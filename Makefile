@@ -3,7 +3,7 @@
 #   make            build/libbounceshim.so          make demo        see it work
 #   make check      the tests                       make check-apps  real programs under the shim
 #   make torture    kills and power cuts           make model       every interleaving of the protocols
-#   make fuzz       maps that say anything
+#   make fuzz       maps that say anything         make bench      what it costs, and where it is faster
 #   make install    PREFIX=/usr/local DESTDIR=      make deps        install what building and testing need
 #
 # V=1 shows commands. CC=clang and CFLAGS are honoured. Other builds of the same tree: VARIANT=asan|tsan|steps|fuzz.
@@ -97,7 +97,11 @@ FUZZ_OBJECTS := $(call object,$(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fu
 # Each is a controller and, in other modes, the programs that it starts, kills and cuts off.
 TORTURES := $(BUILD)/tests/torture/kill9 $(BUILD)/tests/torture/powercut
 TORTURE_OBJECTS := $(call object,$(filter-out $(TORTURES:$(BUILD)/%=%.c),$(wildcard tests/torture/*.c)))
-BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
+# idle measures what needs no direct I/O, internals the floors below the wrappers; the rest is one program.
+BENCH_IDLE := $(BUILD)/tests/bench/idle
+BENCH_INTERNALS := $(BUILD)/tests/bench/internals
+BENCH_OBJECTS := $(call object,$(filter-out tests/bench/idle.c tests/bench/internals.c,$(wildcard tests/bench/*.c)))
+BENCHES := $(BUILD)/tests/bench/bench $(BENCH_IDLE) $(BENCH_INTERNALS)
 
 PRODUCTS := $(BUILD)/$(LIBRARY) $(BUILD)/bounceio.pc $(if $(CLI_OBJECTS),$(BUILD)/bounceio)
 
@@ -204,10 +208,21 @@ $(EXAMPLES): $(BUILD)/%: %.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS) $(if $(filter examples/aio% examples/uring%,$<),$(ASYNC_LIBS))
 
-$(BENCHES): $(BUILD)/%: %.c
-	$(call say,CC,$@)
+# A program as a user would have it, but for the hash, which it measures the floor with. It looks the libraries' functions up by name.
+$(BUILD)/tests/bench/bench: $(BENCH_OBJECTS) $(HASH_OBJECTS)
+	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(COMMON_CFLAGS) $(CFLAGS) -o $@ $< $(LDFLAGS) -ldl
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) -Wl,--no-as-needed -laio -luring -pthread -ldl
+
+$(BENCH_INTERNALS): $(BUILD)/obj/tests/bench/internals.o $(BUILD)/libsupport.a $(BUILD)/libunit.a
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) $(VARIANT_FLAGS) $(CHECK_LIBS) -pthread -ldl
+
+$(BENCH_IDLE): $(BUILD)/obj/tests/bench/idle.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS) -ldl
 
 $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(FUZZ_OBJECTS) $(BUILD)/libunit.a
 	$(call say,LD,$@)
@@ -285,6 +300,11 @@ torture: deps-build deps-check
 	$(Q)TORTURE_SLICE=$(SLICE) TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_CUTS=$(TORTURE_CUTS) $(RUN) torture -- $(T)
 	$(if $(T),,$(Q)$(MAKE) --no-print-directory fuzz RUNS=-1 FUZZ_SECONDS=20)
 
+# Zero-copy and bounced requests in turns, on every file system. QUICK=1: a minute of it; CHECK=1: fail when a target is missed.
+bench: deps-build deps-check deps-bench
+	$(Q)$(MAKE) --no-print-directory all $(BENCHES)
+	$(Q)tests/bench/run.sh $(BUILD) $(if $(QUICK),--quick) $(if $(CHECK),--check)
+
 # What a program that never uses O_DIRECT pays; fails beyond the limits.
 bench-idle: deps-build
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/tests/bench/idle
@@ -303,7 +323,7 @@ lint: deps-build deps-lint
 
 deps: deps-build deps-check deps-lint
 
-deps-build deps-check deps-lint deps-apps: deps-%:
+deps-build deps-check deps-lint deps-apps deps-bench: deps-%:
 	$(Q)PKG_CONFIG='$(PKG_CONFIG)' .ci/deps $*
 
 install: all
@@ -330,11 +350,11 @@ uninstall:
 clean:
 	rm -rf build build-asan build-tsan build-fuzz
 
-.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind model torture fuzz fuzzers bench-idle bench-scrub lint install uninstall clean \
-	deps deps-build deps-check deps-lint deps-apps
+.PHONY: all examples tests tortures demo check check-apps check-asan check-tsan check-valgrind model torture fuzz fuzzers bench bench-idle bench-scrub lint install uninstall clean \
+	deps deps-build deps-check deps-lint deps-apps deps-bench
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 -include $(patsubst %.o,%.d,$(FLOOR_OBJECTS) $(ENTRY_OBJECTS) $(CLI_OBJECTS) $(SUPPORT_OBJECTS) $(MODEL_OBJECTS) $(SCHEDULE_OBJECTS))
--include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCHES:%=%.d) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)
+-include $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TEST_PROGRAMS)) $(EXAMPLES:%=%.d) $(BENCH_OBJECTS:.o=.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(BENCH_IDLE) $(BENCH_INTERNALS)) $(FUZZ_OBJECTS:%.o=%.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(FUZZERS)) $(TEST_LIBRARIES:%.so=%.d)
 -include $(patsubst %.o,%.d,$(TORTURE_OBJECTS)) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(TORTURES))

@@ -1,11 +1,12 @@
 /*
  * What the shim costs a program that never uses O_DIRECT: nanoseconds per read and write, milliseconds at start-up, KiB of memory.
  *
- *   LD_PRELOAD=libbounceshim.so idle [--check]
+ *   LD_PRELOAD=libbounceshim.so idle [--check | --records]
  *
  * Calls: the function that the program is bound to (the shim's) and the C library's own take turns, in blocks, in one process;
  * the median over the pairs of blocks is what drift of clock and neighbours cannot touch. Start-up and memory: a small dynamic
  * program, run in turns with and without the shim. --check fails beyond the limits below; a noisy machine gets three attempts.
+ * --records: what is added, in lines of JSON for the benchmark's report.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,6 +26,8 @@ extern char **environ;
 #define LIMIT_NANOSECONDS 5.0
 #define LIMIT_MILLISECONDS 0.3
 #define LIMIT_KIB 256.0
+
+enum output { TABLE, RECORDS };
 
 enum { PAIRS = 401, CALLS = 1000, STARTS = 301, MEMORY_RUNS = 201, ATTEMPTS = 3 };
 
@@ -263,8 +266,19 @@ static void added_memory(char *program, double *resident, double *private)
     *private = median(own[1], MEMORY_RUNS) - median(own[0], MEMORY_RUNS);
 }
 
+/* What is without the shim (where that is known), and what the shim adds. */
+static void print(enum output output, const char *name, double plain, double added, const char *unit)
+{
+    if (output == RECORDS)
+        printf("{\"experiment\": \"idle\", \"name\": \"%s\", \"value\": %.3f, \"unit\": \"%s\"}\n", name, added, unit);
+    else if (plain > 0)
+        printf("%-24s %8.*f %s  %+7.*f %s\n", name, plain < 10 ? 3 : 1, plain, unit, plain < 10 ? 3 : 2, added, unit);
+    else
+        printf("%-24s %11s  %+7.0f %s\n", name, "", added, unit);
+}
+
 /* Measure and print everything. @return true when all of it is within the limits. */
-static bool measure(char *program)
+static bool measure(char *program, enum output output)
 {
     char path[] = "/dev/shm/bounceio-idle.XXXXXX";
     bool within = true;
@@ -276,14 +290,15 @@ static bool measure(char *program)
     for (size_t i = 0; i < TRAFFICS; i++) {
         added = added_to_a_call(&traffics[i], fds, &plain);
         within = within && added <= LIMIT_NANOSECONDS;
-        printf("%-24s %8.1f ns  %+7.2f ns\n", traffics[i].name, plain, added);
+        print(output, traffics[i].name, plain, added, "ns");
     }
     added = added_to_a_start(&plain);
     within = within && added < LIMIT_MILLISECONDS;
-    printf("%-24s %8.3f ms  %+7.3f ms\n", "start of /bin/true", plain, added);
+    print(output, "start of /bin/true", plain, added, "ms");
     added_memory(program, &resident, &private);
     within = within && resident < LIMIT_KIB;
-    printf("%-24s %11s  %+7.0f KiB (private %+.0f KiB)\n", "resident memory", "", resident, private);
+    print(output, "resident memory", 0, resident, "KiB");
+    print(output, "private memory", 0, private, "KiB");
     for (int i = 0; i < 3; i++)
         close(fds[i]);
     return within;
@@ -293,13 +308,15 @@ int main(int argc, char **argv)
 {
     bool check = argc > 1 && strcmp(argv[1], "--check") == 0;
 
+    bool records = argc > 1 && strcmp(argv[1], "--records") == 0;
+
     if (argc > 1 && strcmp(argv[1], "--memory") == 0)
         return print_memory();
     if (!dlsym(RTLD_DEFAULT, "bounceio_version"))
         fprintf(stderr, "idle: the shim is not loaded: measuring nothing\n");
     make_environments();
     for (int attempt = 1;; attempt++) {
-        if (measure(argv[0]) || !check)
+        if (measure(argv[0], records ? RECORDS : TABLE) || !check)
             return 0;
         if (attempt == ATTEMPTS)
             break;
