@@ -156,7 +156,9 @@ void fd_view_close(struct fd_view *view)
 
 bool fd_view_leads(const struct fd_view *view)
 {
-    return view->word != 0 ? fd_view_is_current(view) : view->fd >= 0 && file_is_behind(view->file, view->fd);
+    if (view->word != 0)
+        return fd_view_is_current(view);
+    return view->fd >= 0 && view->file && file_is_behind(view->file, view->fd);
 }
 
 bool fd_view_renew(struct fd_view *view)
