@@ -7,8 +7,12 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "base/config.h"
 #include "base/raw.h"
+#include "bounce/copy.h"
 #include "engine/cancel.h"
+#include "engine/vector.h"
+#include "files/descriptor.h"
 #include "rings/posix_queue.h"
 
 /* How far a request may be lowered. Source: glibc, <bits/local_lim.h>. */
@@ -50,6 +54,35 @@ static int refuse(struct aiocb *control, int error)
     return -error;
 }
 
+static bool is_direct(int fd)
+{
+    struct fd_view view;
+    if (fd_writes_pass(fd) || fd_view_open(&view, fd, false) != 0)
+        return false;
+    const bool direct = view.state == FD_DIRECT;
+    fd_view_close(&view);
+    return direct;
+}
+
+/*
+ * A direct write takes its data now: it may wait behind others for long, and what becomes of the program's buffer meanwhile must not reach the
+ * file. Bad memory is left to the call itself, and changes that are to be reported (BOUNCEIO_DETECT) must happen to the program's own buffer.
+ */
+static void take_data(struct posix_request *asked)
+{
+    struct active_pages pages;
+    if ((asked->operation & 127) != LIO_WRITE || asked->length == 0 || asked->length > TRANSFER_MOST || config.detect ||
+        !is_direct(asked->fd) || active_take(&pages, asked->length, false) != 0)
+        return;
+    if (copy_from_user(pages.extent.base, asked->buffer, asked->length) != asked->length) {
+        active_give(&pages);
+        return;
+    }
+    asked->pages = pages.extent;
+    asked->buffer = pages.extent.base;
+    active_close(&pages.active);
+}
+
 /* Under the lock. */
 static int put_in_queue(const struct posix_request *asked)
 {
@@ -84,19 +117,22 @@ static int submit(struct aiocb *control, int operation, struct posix_group *grou
     else if (control->aio_reqprio < 0 || control->aio_reqprio > AIO_PRIO_DELTA_MAX)
         return refuse(control, EINVAL);
     pthread_getschedparam(pthread_self(), &policy, &parameters);
-    const struct posix_request asked = {.operation = operation,
-                                        .fd = control->aio_fildes,
-                                        .buffer = (void *)(uintptr_t)control->aio_buf,
-                                        .length = control->aio_nbytes,
-                                        .offset = control->aio_offset,
-                                        .priority = parameters.sched_priority - control->aio_reqprio,
-                                        .policy = policy,
-                                        .control = control,
-                                        .group = group,
-                                        .notice = notice_of(&control->aio_sigevent)};
+    struct posix_request asked = {.operation = operation,
+                                  .fd = control->aio_fildes,
+                                  .buffer = (void *)(uintptr_t)control->aio_buf,
+                                  .length = control->aio_nbytes,
+                                  .offset = control->aio_offset,
+                                  .priority = parameters.sched_priority - control->aio_reqprio,
+                                  .policy = policy,
+                                  .control = control,
+                                  .group = group,
+                                  .notice = notice_of(&control->aio_sigevent)};
+    take_data(&asked);
     posix_enter(&saved);
     int error = put_in_queue(&asked);
     posix_leave(&saved);
+    if (error != 0)
+        pool_give(&asked.pages);
     return error;
 }
 
@@ -314,6 +350,7 @@ static void tell_all(struct posix_request *request)
     uint64_t saved;
     for (; request; request = following) {
         following = request->next;
+        pool_give(&request->pages);
         posix_tell(request);
         posix_enter(&saved);
         posix_request_give(request);

@@ -232,6 +232,7 @@ static void *help(void *unused)
             take_standing(&standing, request);
             const ssize_t result = carry_out(request);
             const int error = result == -1 ? errno : 0;
+            pool_give(&request->pages);
             posix_lock();
             finish(request, result, error);
         }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "bounce/pool.h"
 #include "rings/posix_aio.h"
 
 enum { POSIX_REQUESTS = 32768, POSIX_BUCKETS = 256 };
@@ -49,6 +50,7 @@ struct posix_request {
     void *buffer;
     size_t length;
     off_t offset;
+    struct extent pages; /* the data of a direct write, taken when it was submitted: `buffer` is here then */
     int priority, policy;
     struct aiocb *control; /* the program's; its own from the moment that it shows the result */
     struct posix_group *group;

@@ -296,6 +296,27 @@ static void cancellations(int fd)
     get_loose(&stuck);
 }
 
+/* What waits for one descriptor goes by priority, then by age. */
+static void order(void)
+{
+    static const int priorities[] = {10, 0, 10, 20, 0};
+    struct stuck stuck;
+    struct aiocb behind[5];
+    char text[5];
+    get_stuck(&stuck);
+    for (int i = 0; i < 5; i++) {
+        behind[i] = control_of(stuck.ends[0], text + i, 1, 0);
+        behind[i].aio_reqprio = priorities[i];
+        check_that(aio_read(&behind[i]) == 0, "aio_read");
+    }
+    check_that(write(stuck.ends[1], "0123456", 7) == 7, "write");
+    for (int i = 0; i < 5; i++) {
+        check_that(wait_until_over(&behind[i]), "request %d never ends", i);
+        printf("priority %d: %c\n", priorities[i], text[i]);
+    }
+    get_loose(&stuck);
+}
+
 /* --- Notifications ------------------------------------------------------------------------------------------------ */
 
 static struct {
@@ -492,6 +513,7 @@ static int record(int argc, char **argv)
     appends();
     waits(fd);
     cancellations(fd);
+    order();
     notifications(fd);
     lists(fd);
     close(fd);
