@@ -10,7 +10,7 @@
  * A drained entry waits until everything before it is over, and holds up everything behind it until it is over itself. If bounced requests
  * are concerned, that is kept here too: a drained NOP, the gate, tells when the kernel is through with what it got before.
  *
- * Cuts: behind every bounced read; before every bounced write; behind a bounced request that skips its completion, or of which less could be
+ * Cuts: behind every bounced read; before every bounced write, and before what closes a direct descriptor; behind a bounced request that skips its completion, or of which less could be
  * copied than was asked for. A LINK_TIMEOUT stays with the entry before it.
  */
 #include <errno.h>
@@ -146,7 +146,7 @@ static bool cuts_after(struct uring *ring, const struct source *source, uint32_t
         return true;
     if (next->opcode == IORING_OP_LINK_TIMEOUT)
         return index + 2 < source->length && uring_bounces(ring, entry_at(source, index + 2)) == URING_BOUNCED_WRITE;
-    return uring_bounces(ring, next) == URING_BOUNCED_WRITE;
+    return uring_bounces(ring, next) == URING_BOUNCED_WRITE || uring_closes_direct(next);
 }
 
 /* Take the last `count` entries out of the batch again. */

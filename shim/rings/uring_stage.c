@@ -68,6 +68,14 @@ enum uring_bounce uring_bounces(struct uring *ring, const struct io_uring_sqe *s
     return !direct ? URING_NO_BOUNCE : call.is_write ? URING_BOUNCED_WRITE : URING_BOUNCED_READ;
 }
 
+bool uring_closes_direct(const struct io_uring_sqe *sqe)
+{
+    if (sqe->opcode != IORING_OP_CLOSE || sqe->file_index != 0)
+        return false;
+    enum fd_state state = fd_word_state(fd_word(sqe->fd));
+    return state == FD_DIRECT || state == FD_WATCHED;
+}
+
 /* Does it keep to the registered buffer that it names? If not, the kernel is to say so. */
 static bool fits_buffer(struct uring *ring, const struct io_uring_sqe *sqe)
 {

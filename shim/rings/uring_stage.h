@@ -62,6 +62,12 @@ void uring_unstage(struct slot *slot, bool keep);
 enum uring_bounce { URING_NO_BOUNCE, URING_BOUNCED_READ, URING_BOUNCED_WRITE };
 enum uring_bounce uring_bounces(struct uring *ring, const struct io_uring_sqe *sqe);
 
+/*
+ * Does the entry close a number through which direct requests go? Staging it makes the number unknown: what was staged before must be with the
+ * kernel by then, or it would look as if it had gone to another file.
+ */
+bool uring_closes_direct(const struct io_uring_sqe *sqe);
+
 /* ---- uring_chain.c ---- */
 
 /*

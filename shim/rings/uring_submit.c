@@ -127,6 +127,8 @@ static bool stage_program(struct uring_batch *batch, uint32_t count)
         const struct io_uring_sqe *sqe = uring_program_sqe(ring, batch->taken);
         if (!sqe)
             return false;
+        if (batch->count > 0 && uring_closes_direct(sqe))
+            return false;
         if (!uring_is_plain(ring, sqe)) {
             if (!uring_stage_chain(batch, chain_length(ring, batch->taken, count)))
                 return false;
