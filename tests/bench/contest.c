@@ -14,7 +14,7 @@ extern int bounceio_get_stats(struct bounceio_stats *stats, size_t size) __attri
  */
 #define SLICE_NANOSECONDS 250e3
 #define LONG_NANOSECONDS 4e6
-enum { ROUNDS_MIN = 3, REQUESTS_MAX = 4096, BLOCK = 4096 };
+enum { ROUNDS_MIN = 9, REQUESTS_MAX = 4096, BLOCK = 4096 };
 
 struct player {
     void *door_state;

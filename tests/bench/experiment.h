@@ -12,7 +12,12 @@ struct setting {
     const char *second;     /* "buffered" only: another directory on it, where files have data checksums */
     double seconds;
     bool is_quick; /* fewer results, smaller files */
+    const char
+        *only; /* words, or NULL: of the matrix and its like only the results that have all of them in their names */
 };
+
+/* Is it to be measured? `name`: words, as in "blocking QD1 random 4K write". */
+bool setting_wants(const struct setting *setting, const char *name);
 
 /* Zero-copy against bounced: every way in, depth, size, order, operation. */
 void experiment_matrix(const struct setting *setting);

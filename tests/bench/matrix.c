@@ -1,5 +1,7 @@
 #include "bench/experiment.h"
 
+#include <stdio.h>
+
 #include "bench/bed.h"
 #include "bench/record.h"
 
@@ -28,105 +30,103 @@ static uint64_t file_bytes(const struct setting *setting)
     return setting->is_quick ? 64 * MIB : 256 * MIB;
 }
 
-static unsigned count_ways(bool is_quick)
-{
-    unsigned count = 0;
+/* --- What is compared --------------------------------------------------------------------------------------------- */
 
-    for (int i = 0; i < WAYS; i++)
-        count += !is_quick || ways[i].is_quick;
-    return count;
+struct cell {
+    const struct door *door;
+    struct pattern pattern;
+    char name[64];
+};
+
+struct cells {
+    unsigned count;
+    struct cell list[WAYS * SIZES * 4];
+};
+
+static void add_cell(struct cells *cells, const struct setting *setting, const struct way *way, size_t size,
+                     bool random, bool write)
+{
+    struct cell *cell = &cells->list[cells->count];
+
+    *cell = (struct cell){.door = way->door,
+                          .pattern = {.is_write = write,
+                                      .is_random = random,
+                                      .size = size,
+                                      .depth = way->depth,
+                                      .file_bytes = file_bytes(setting)}};
+    snprintf(cell->name, sizeof(cell->name), "%s QD%u %s %s %s", way->door->name, way->depth,
+             random ? "random" : "sequential", size_name(size), write ? "write" : "read");
+    cells->count += setting_wants(setting, cell->name);
 }
 
-static unsigned count_sizes(bool is_quick)
+/* Sequential and random, or one of them; reads and writes. */
+static void add_cells(struct cells *cells, const struct setting *setting, const struct way *way, size_t size,
+                      bool sequential, bool random)
 {
-    unsigned count = 0;
-
-    for (int i = 0; i < SIZES; i++)
-        count += !is_quick || sizes[i].is_quick;
-    return count;
+    for (int order = !sequential; order < 1 + random; order++)
+        for (int write = 0; write < 2; write++)
+            add_cell(cells, setting, way, size, order, write);
 }
 
-/* One result. `sides` have their names, files and roles; the way in is set here. */
-static void run_one(struct agenda *agenda, const struct way *way, struct side *sides, unsigned count,
-                    const struct pattern *pattern)
+static void run_cells(const struct cells *cells, const struct setting *setting, const char *experiment,
+                      struct side *sides, unsigned count)
 {
-    struct contest contest = {.sides = sides, .count = count, .pattern = *pattern};
+    struct agenda agenda = agenda_begin(experiment, setting->filesystem, cells->count, setting->seconds);
 
-    contest.pattern.depth = way->depth;
-    for (unsigned i = 0; i < count; i++)
-        sides[i].door = way->door;
-    double seconds = agenda_next(agenda, "%s depth %u, %s %s %s", way->door->name, way->depth,
-                                 pattern->is_random ? "random" : "sequential", size_name(pattern->size),
-                                 pattern->is_write ? "writes" : "reads");
+    for (unsigned i = 0; i < cells->count; i++) {
+        const struct cell *cell = &cells->list[i];
+        struct contest contest = {.sides = sides, .count = count, .pattern = cell->pattern};
+        double seconds = agenda_next(&agenda, "%s", cell->name);
 
-    contest_run(&contest, seconds);
-    record_contest(agenda, way->door->name, &contest);
-}
-
-/* Both orders (the short form: random alone) and both operations of one size. */
-static void run_size(struct agenda *agenda, const struct setting *setting, size_t size, const struct way *way,
-                     struct side *sides, unsigned count)
-{
-    for (int order = setting->is_quick; order < 2; order++) {
-        for (int write = 0; write < 2; write++) {
-            struct pattern pattern = {
-                .is_write = write, .is_random = order, .size = size, .file_bytes = file_bytes(setting)};
-
-            run_one(agenda, way, sides, count, &pattern);
-        }
+        for (unsigned side = 0; side < count; side++)
+            sides[side].door = cell->door;
+        contest_run(&contest, seconds);
+        record_contest(&agenda, cell->door->name, &contest);
     }
+    agenda_finish(&agenda);
 }
+
+/* --- The experiments ---------------------------------------------------------------------------------------------- */
 
 void experiment_matrix(const struct setting *setting)
 {
-    unsigned results = count_ways(setting->is_quick) * count_sizes(setting->is_quick) * (setting->is_quick ? 2 : 4);
-    struct agenda agenda = agenda_begin("matrix", setting->filesystem, results, setting->seconds);
+    static struct cells cells;
     const char *directory = setting->directory;
     struct bed bed = {file_bytes(setting), 2, {BED_ZERO_COPY, BED_BOUNCED}, {directory, directory}, {0}};
-
-    bed_make(&bed);
-    struct side sides[] = {{.name = BED_ZERO_COPY, .fd = bed.fds[0]},
-                           {.name = BED_BOUNCED, .fd = bed.fds[1], .through_shim = true, .is_bounced = true}};
 
     for (int way = 0; way < WAYS; way++)
         for (int size = 0; size < SIZES; size++)
             if (!setting->is_quick || (ways[way].is_quick && sizes[size].is_quick))
-                run_size(&agenda, setting, sizes[size].bytes, &ways[way], sides, 2);
+                add_cells(&cells, setting, &ways[way], sizes[size].bytes, !setting->is_quick, true);
+    bed_make(&bed);
+    struct side sides[] = {{.name = BED_ZERO_COPY, .fd = bed.fds[0]},
+                           {.name = BED_BOUNCED, .fd = bed.fds[1], .through_shim = true, .is_bounced = true}};
+
+    run_cells(&cells, setting, "matrix", sides, 2);
     bed_remove(&bed);
-    agenda_finish(&agenda);
 }
 
 void experiment_control(const struct setting *setting)
 {
     static const struct way control_ways[] = {{&door_blocking, 1, true}, {&door_uring, 16, true}};
     static const size_t control_sizes[] = {4 * KIB, 1 * MIB};
-    struct agenda agenda = agenda_begin("control", setting->filesystem, 8, setting->seconds);
+    static struct cells cells;
     const char *directory = setting->directory;
     struct bed bed = {file_bytes(setting), 2, {BED_ZERO_COPY, BED_TWIN}, {directory, directory}, {0}};
 
+    for (int way = 0; way < 2; way++)
+        for (int size = 0; size < 2; size++)
+            add_cells(&cells, setting, &control_ways[way], control_sizes[size], false, true);
     bed_make(&bed);
     struct side sides[] = {{.name = BED_ZERO_COPY, .fd = bed.fds[0]}, {.name = BED_TWIN, .fd = bed.fds[1]}};
 
-    for (int way = 0; way < 2; way++) {
-        for (int size = 0; size < 2; size++) {
-            for (int write = 0; write < 2; write++) {
-                struct pattern pattern = {.is_write = write,
-                                          .is_random = true,
-                                          .size = control_sizes[size],
-                                          .file_bytes = file_bytes(setting)};
-
-                run_one(&agenda, &control_ways[way], sides, 2, &pattern);
-            }
-        }
-    }
+    run_cells(&cells, setting, "control", sides, 2);
     bed_remove(&bed);
-    agenda_finish(&agenda);
 }
 
 void experiment_buffered(const struct setting *setting)
 {
-    unsigned results = 2 * count_sizes(setting->is_quick);
-    struct agenda agenda = agenda_begin("buffered", setting->filesystem, results, setting->seconds);
+    static struct cells cells;
     const char *directory = setting->directory;
     struct bed bed = {file_bytes(setting),
                       3,
@@ -134,19 +134,14 @@ void experiment_buffered(const struct setting *setting)
                       {setting->second, directory, directory},
                       {0}};
 
+    for (int size = 0; size < SIZES; size++)
+        if (!setting->is_quick || sizes[size].is_quick)
+            add_cells(&cells, setting, &ways[0], sizes[size].bytes, true, false);
     bed_make(&bed);
     struct side sides[] = {{.name = BED_BUFFERED, .fd = bed.fds[0]},
                            {.name = BED_ZERO_COPY, .fd = bed.fds[1]},
                            {.name = BED_BOUNCED, .fd = bed.fds[2], .through_shim = true, .is_bounced = true}};
 
-    for (int size = 0; size < SIZES; size++) {
-        for (int write = 0; write < 2; write++) {
-            struct pattern pattern = {.is_write = write, .size = sizes[size].bytes, .file_bytes = file_bytes(setting)};
-
-            if (!setting->is_quick || sizes[size].is_quick)
-                run_one(&agenda, &ways[0], sides, 3, &pattern);
-        }
-    }
+    run_cells(&cells, setting, "buffered", sides, 3);
     bed_remove(&bed);
-    agenda_finish(&agenda);
 }

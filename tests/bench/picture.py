@@ -2,7 +2,7 @@
 import subprocess
 
 import machine
-from results import SIZES, geometric_mean, size_name
+from results import geometric_mean, size_name
 
 COLOURS = ["#1b6ca8", "#d1495b", "#3a7d44", "#8d6a9f"]
 
@@ -12,7 +12,7 @@ def series(results, operation):
     found = []
     for filesystem in results.filesystems("matrix"):
         means = []
-        for size in SIZES:
+        for size in results.sizes:
             cells = results.valid("matrix", filesystem=filesystem, operation=operation, size=size, depth=[1, 16])
             means.append(geometric_mean([cell.ratio for cell in cells]))
         if any(means):
@@ -26,14 +26,14 @@ def rates(results, operation):
     if not times:
         return []
     return [
-        (title, [size / times[size][name] if size in times else None for size in SIZES]) for name, title in names
+        (title, [size / times[size][name] if size in times else None for size in results.sizes]) for name, title in names
     ]
 
 
-def block(name, columns):
+def block(name, columns, sizes):
     """A gnuplot data block: a line for each size, a column for each series."""
     lines = [f"${name} << EOD"]
-    for i, size in enumerate(SIZES):
+    for i, size in enumerate(sizes):
         values = " ".join("NaN" if values[i] is None else f"{values[i]:.4f}" for _, values in columns)
         lines.append(f"{size_name(size)} {values}")
     return lines + ["EOD"]
@@ -63,27 +63,27 @@ def script(results, facts, path):
     for operation in ("write", "read"):
         columns = series(results, operation)
         if columns:
-            blocks += block(f"ratio_{operation}", columns)
+            blocks += block(f"ratio_{operation}", columns, results.sizes)
             panels.append(
                 panel(
                     operation,
                     f"{operation}s: zero-copy time / bounceio time (QD1, QD16)",
                     "above 1: bounceio is faster",
                     "1 with lines dt 2 lc rgb '#888888' notitle, " + lines_of(f"ratio_{operation}", columns),
-                    ["set yrange [0.4:*]", "set xrange [-0.3:4.3]", "set key bottom right"],
+                    ["set yrange [0.4:*]", f"set xrange [-0.3:{len(results.sizes) - 0.7}]", "set key bottom right"],
                 )
             )
     for operation in ("write", "read"):
         columns = rates(results, operation)
         if columns:
-            blocks += block(f"rate_{operation}", columns)
+            blocks += block(f"rate_{operation}", columns, results.sizes)
             panels.append(
                 panel(
                     operation,
                     f"btrfs, sequential {operation}s, blocking",
                     "GB/s",
                     bars_of(f"rate_{operation}", columns),
-                    ["set yrange [0:*]", "set xrange [-0.6:4.6]", "set style data histograms", "set key top left"],
+                    ["set yrange [0:*]", f"set xrange [-0.6:{len(results.sizes) - 0.4}]", "set style data histograms", "set key top left"],
                 )
             )
     if not panels:

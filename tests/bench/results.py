@@ -5,6 +5,8 @@ import math
 SIZES = [4 << 10, 16 << 10, 64 << 10, 1 << 20, 4 << 20]
 # Bounced sides whose blocks the shim did not nearly all sum or verify were not bounced: their times say nothing.
 COVERED_MIN = 0.95
+# A ratio that is known to less than this is marked.
+UNCERTAIN = 0.03
 
 
 def size_name(size):
@@ -43,6 +45,16 @@ class Cell:
         return self.sides["bounced"]["ratio"]
 
     @property
+    def uncertainty(self):
+        """Twice the standard error of the ratio, a median: from the quartiles of the rounds, as if they were normal."""
+        side = self.sides["bounced"]
+        return 2 * 0.93 * (side["ratio_high"] - side["ratio_low"]) / math.sqrt(self.rounds)
+
+    @property
+    def is_uncertain(self):
+        return self.uncertainty > UNCERTAIN * self.ratio
+
+    @property
     def way(self):
         return f"{self.door} QD{self.depth}"
 
@@ -71,6 +83,11 @@ class Results:
 
     def valid(self, experiment, **wanted):
         return [cell for cell in self.matching(experiment, **wanted) if cell.is_valid]
+
+    @property
+    def sizes(self):
+        """That were measured in anything that is shown by size."""
+        return [size for size in SIZES if any(cell.size == size for cell in self.cells)]
 
     def number(self, experiment, name, filesystem=None):
         for record in self.values:

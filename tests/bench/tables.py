@@ -3,7 +3,7 @@ import os
 import sys
 
 import machine
-from results import SIZES, size_name
+from results import SIZES, UNCERTAIN, size_name
 
 LOW = 0.95
 
@@ -21,10 +21,10 @@ def duration(nanoseconds):
 
 
 def ratio_text(cell):
-    """Six columns: the ratio, marked when it is low; nothing was bounced: a dash."""
+    """Six columns: the ratio, marked when it is uncertain or low; a dash when nothing was bounced."""
     if not cell.is_valid:
         return "     -"
-    return f"{cell.ratio:5.2f}" + ("!" if cell.ratio < LOW else " ")
+    return f"{cell.ratio:5.2f}" + ("?" if cell.is_uncertain else "!" if cell.ratio < LOW else " ")
 
 
 def ratio_table(results, filesystem):
@@ -125,7 +125,7 @@ def target_table(verdicts):
 
 def summary(results, verdicts, facts):
     print(machine.caption(facts))
-    print(f"Zero-copy time / bounceio time: above 1 bounceio is faster. Below {LOW}: marked !")
+    print(f"Zero-copy time / bounceio time: above 1 bounceio is faster. Marked: below {LOW} !, not known to {UNCERTAIN:.0%} ?")
     for filesystem in results.filesystems("matrix"):
         ratio_table(results, filesystem)
     buffered_table(results)

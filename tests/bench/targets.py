@@ -48,8 +48,10 @@ def ratios(results):
     cells = results.valid("matrix", **real)
     yield at_least("disk file systems, QD1 and QD16: geometric mean", 1.05, geometric_mean([c.ratio for c in cells]))
     low = [cell for cell in cells if cell.ratio < 0.95]
+    uncertain = sum(cell.is_uncertain for cell in cells)
     value, where = worst(cells)
-    yield at_least("the same: lowest", 0.95, value, f"{where}; {len(low)} of {len(cells)} below")
+    note = f"{where}; {len(low)} of {len(cells)} below; {uncertain} uncertain"
+    yield at_least("the same: lowest", 0.95, value, note)
     memory = [name for name in results.real_filesystems if name in ("xfs", "btrfs-nocow")]
     value, where = worst(results.valid("matrix", filesystem=memory, depth=DEPTHS, size=LARGE, operation="write"))
     yield at_least("RAM-backed devices, writes of 1M and 4M: lowest", 1.15, value, where)
