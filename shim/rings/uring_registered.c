@@ -220,7 +220,8 @@ int registered_keep(int fd)
         bool taken = false;
         if (!atomic_compare_exchange_strong(&own_numbers[i].taken, &taken, true))
             continue;
-        if (own_keep(fd, &own_numbers[i].fd) == 0)
+        /* Out of the program's way, where that takes nothing from it: moving a number means closing one. */
+        if ((is_locked(fd) ? own_keep : own_take)(fd, &own_numbers[i].fd) == 0)
             return i;
         atomic_store(&own_numbers[i].taken, false);
         return -1;
