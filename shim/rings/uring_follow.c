@@ -19,8 +19,6 @@
 #include "engine/transfer.h"
 #include "rings/uring_ring.h"
 
-#pragma weak uring_of
-
 /* Source: include/uapi/linux/io_uring.h. */
 enum { MSG_SEND_FD = 1, ANY_SLOT = -1 /* IORING_FILE_INDEX_ALLOC */ };
 

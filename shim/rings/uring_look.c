@@ -19,11 +19,6 @@
 #include "rings/uring_registered.h"
 #include "rings/uring_stage.h"
 
-#pragma weak uring_enter_real
-#pragma weak uring_program_sqe
-
-#define NO_ANSWER INT64_MIN
-
 /* uring_registered.asked: the tag of the question's slot, until one of those who come by its completion has claimed it. */
 enum { NOTHING_ASKED = 0, BEING_ANSWERED = 1 };
 
@@ -39,7 +34,7 @@ static int64_t answered(struct slot *slot, int64_t result)
     return result;
 }
 
-/* Is it in the kernel's queue, not yet moved by the pump? @return its result, or NO_ANSWER. */
+/* Is it in the kernel's queue, not yet moved by the pump? @return its result, or REGISTERED_NO_ANSWER. */
 static int64_t find_answer(const struct uring *ring, uint64_t tag)
 {
     uint32_t tail = atomic_load_explicit(ring->real_cq.tail, memory_order_acquire);
@@ -55,7 +50,7 @@ static int64_t find_answer(const struct uring *ring, uint64_t tag)
         if (cqe.user_data == tag)
             return cqe.res;
     }
-    return NO_ANSWER;
+    return REGISTERED_NO_ANSWER;
 }
 
 /* Submit the entry. @return false: it was not taken. */
@@ -84,7 +79,7 @@ static bool settle_last(struct uring_registered *table)
 {
     if (atomic_load(&table->asked) != NOTHING_ASKED)
         return false;
-    int64_t answer = atomic_exchange(&table->answer, NO_ANSWER);
+    int64_t answer = atomic_exchange(&table->answer, REGISTERED_NO_ANSWER);
     if (answer >= 0)
         registered_close_number((int)answer);
     return true;
@@ -95,12 +90,12 @@ static int64_t take_answer(const struct uring *ring, struct uring_registered *ta
 {
     int64_t answer = find_answer(ring, tag);
     uint64_t asked = tag;
-    if (answer != NO_ANSWER && atomic_compare_exchange_strong(&table->asked, &asked, NOTHING_ASKED))
+    if (answer != REGISTERED_NO_ANSWER && atomic_compare_exchange_strong(&table->asked, &asked, NOTHING_ASKED))
         return answer;
     if (atomic_load(&table->asked) != NOTHING_ASKED)
         return -EAGAIN;
-    answer = atomic_exchange(&table->answer, NO_ANSWER);
-    return answer == NO_ANSWER ? -EAGAIN : answer;
+    answer = atomic_exchange(&table->answer, REGISTERED_NO_ANSWER);
+    return answer == REGISTERED_NO_ANSWER ? -EAGAIN : answer;
 }
 
 /* Ask for a number of registered file `index`. @return it, or -errno; -EAGAIN: it cannot be said now. */
@@ -113,7 +108,7 @@ static int ask(struct uring *ring, struct uring_registered *table, int fd, unsig
     slot->uring.ring = ring;
     slot->uring.follow.done = answered;
     const uint64_t tag = slot_tag(slot);
-    atomic_store(&table->answer, NO_ANSWER);
+    atomic_store(&table->answer, REGISTERED_NO_ANSWER);
     atomic_store(&table->asked, tag);
     if (!submit(ring, fd, flags, tag, index)) {
         atomic_store(&table->asked, NOTHING_ASKED);

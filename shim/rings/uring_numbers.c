@@ -62,6 +62,7 @@ void uring_drop(struct uring *ring)
     /* Acquire and release: the memory goes after everybody's last look at it. */
     if (atomic_fetch_sub_explicit(&ring->users, 1, memory_order_acq_rel) != 1)
         return;
+    uring_forget_registered(ring);
     uring_unmap(ring);
     uring_discard(ring);
 }

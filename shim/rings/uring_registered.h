@@ -23,6 +23,8 @@ enum {
         1 << 17, /* opened by the ring with O_DIRECT: counted, should there be no way to see more of it */
 };
 
+#define REGISTERED_NO_ANSWER INT64_MIN /* uring_registered.answer */
+
 struct registered_file {
     _Atomic uint32_t version;
     _Atomic uint32_t

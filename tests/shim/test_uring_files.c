@@ -314,16 +314,20 @@ static void sparse_slots(unsigned count)
 
 static void opened_into_slot(struct scene *scene)
 {
+    unsigned numbers = 0;
     sparse_slots(4);
-    unsigned before = numbers_open();
-    ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT, 3), 0);
-    ring_put(2, FIXED, ONE, 0, SIZE);
-    ring_check(2, FIXED, ONE, 0, SIZE);
-    all_bounced(scene, 2);
-    rot_is_found(scene, scene->path, 2, FIXED);
-    ck_assert_int_eq(ring_close_slot(2), 0);
-    ck_assert_int_eq(ring_read(2, FIXED, aligned_memory(), BLOCK, 0), -EBADF);
-    ck_assert_uint_eq(numbers_open(), before);
+    for (unsigned turn = 0; turn < 12; turn++) {
+        ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT, 3), 0);
+        ring_put(2, FIXED, turn, 0, SIZE);
+        ring_check(2, FIXED, turn, 0, SIZE);
+        rot_is_found(scene, scene->path, 2, FIXED);
+        ck_assert_int_eq(ring_close_slot(2), 0);
+        ck_assert_int_eq(ring_read(2, FIXED, aligned_memory(), BLOCK, 0), -EBADF);
+        /* The shim has made its own, if any, with the first. */
+        ck_assert(turn == 0 || numbers_open() == numbers);
+        numbers = numbers_open();
+    }
+    all_bounced(scene, counting() ? 12 * 4 : 12 * 2);
 }
 
 START_TEST(a_file_opened_into_a_slot_is_bounced_and_verified)
