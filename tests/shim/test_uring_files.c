@@ -1,93 +1,22 @@
 /*
- * Files that a ring knows by other means than a number of the program's, and numbers that a ring opens and closes: registered files whose numbers
- * are closed, direct descriptors, slots that change while requests are in flight.
+ * Registered files: their numbers are closed, used again, change their flags; slots change while requests are in flight, and on both sides of a fork.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/command.h"
-#include "support/direct.h"
 #include "support/ring.h"
 
 enum { ONE = 1, TWO = 2, THREE = 3, SIZE = 16 * BLOCK, FIXED = IOSQE_FIXED_FILE };
-
-struct scene {
-    struct test_fs fs;
-    const char *path, *other;
-    struct bounceio_stats before;
-};
-
-/* A ring, an empty file with a map, and the counters as they stand, on each file system. */
-static void on_each_filesystem(unsigned flags, void (*test)(struct scene *scene))
-{
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = test_filesystems(fs);
-    for (size_t i = 0; i < count; i++) {
-        struct scene scene = {.fs = fs[i]};
-        char path[4200], other[4200];
-        snprintf(path, sizeof path, "%s/file", fs[i].path);
-        snprintf(other, sizeof other, "%s/other", fs[i].path);
-        scene.path = path;
-        scene.other = other;
-        if (!ring_open(flags))
-            return;
-        scene.before = counters();
-        test(&scene);
-        ring_close();
-        unlink(path);
-        unlink(other);
-    }
-}
-
-/* Exactly so many direct requests have been made since the test began, and none of them passed by. */
-static void all_bounced(const struct scene *scene, unsigned requests)
-{
-    if (!counting())
-        return;
-    struct bounceio_stats now = counters();
-    uint64_t made = now.direct_reads + now.direct_writes - scene->before.direct_reads - scene->before.direct_writes;
-    ck_assert_msg(made == requests, "%s: %llu direct requests, not %u", scene->fs.name, (unsigned long long)made,
-                  requests);
-    ck_assert_uint_eq(now.passed_through, scene->before.passed_through);
-}
-
-/* A damaged block: whoever reads it is told. */
-static void rot_is_found(const struct scene *scene, const char *path, int fd, unsigned flags)
-{
-    if (!counting())
-        return;
-    flip_bit_behind(path, 5 * BLOCK + 77, 3);
-    int result = ring_read(fd, flags, direct_memory(), SIZE, 0);
-    ck_assert_msg(result == -EIO, "%s: damage was read: %d", scene->fs.name, result);
-    flip_bit_behind(path, 5 * BLOCK + 77, 3);
-    ck_assert_int_eq(ring_read(fd, flags, direct_memory(), SIZE, 0), SIZE);
-}
 
 static void register_slots(const int *numbers, unsigned count)
 {
     ck_assert_int_eq(io_uring_register_files(the_ring(), numbers, count), 0);
 }
 
-static unsigned numbers_open(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    ck_assert_ptr_nonnull(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
-
 /* ---- Registered files. ---- */
 
-static void closed_by_number(struct scene *scene)
+static void closed_by_number(struct ring_scene *scene)
 {
     int fd = direct_open(scene->path, O_RDWR | O_CREAT);
     register_slots(&fd, 1);
@@ -95,18 +24,18 @@ static void closed_by_number(struct scene *scene)
     close(fd);
     ring_put(0, FIXED, TWO, 0, SIZE);
     ring_check(0, FIXED, TWO, 0, SIZE);
-    all_bounced(scene, 3);
-    rot_is_found(scene, scene->path, 0, FIXED);
+    ring_bounced(scene, 3);
+    ring_finds_rot(scene, scene->path, 0, FIXED);
     ck_assert(content_is(scene->path, TWO, SIZE));
 }
 
 START_TEST(a_registered_file_is_bounced_and_verified_when_its_number_is_closed)
 {
-    on_each_filesystem(0, closed_by_number);
+    ring_on_each_filesystem(0, closed_by_number);
 }
 END_TEST
 
-static void reused_by_number(struct scene *scene)
+static void reused_by_number(struct ring_scene *scene)
 {
     int fd = direct_open(scene->path, O_RDWR | O_CREAT);
     register_slots(&fd, 1);
@@ -116,19 +45,19 @@ static void reused_by_number(struct scene *scene)
     ring_put(fd, 0, TWO, 0, SIZE);
     ring_check(0, FIXED, ONE, 0, SIZE);
     ring_check(fd, 0, TWO, 0, SIZE);
-    all_bounced(scene, 4);
-    rot_is_found(scene, scene->path, 0, FIXED);
-    rot_is_found(scene, scene->other, fd, 0);
+    ring_bounced(scene, 4);
+    ring_finds_rot(scene, scene->path, 0, FIXED);
+    ring_finds_rot(scene, scene->other, fd, 0);
     close(fd);
 }
 
 START_TEST(a_registered_file_and_another_with_its_old_number_are_told_apart)
 {
-    on_each_filesystem(0, reused_by_number);
+    ring_on_each_filesystem(0, reused_by_number);
 }
 END_TEST
 
-static void updated(struct scene *scene)
+static void updated(struct ring_scene *scene)
 {
     int one = direct_open(scene->path, O_RDWR | O_CREAT), two = direct_open(scene->other, O_RDWR | O_CREAT);
     int none = -1;
@@ -138,8 +67,8 @@ static void updated(struct scene *scene)
     ring_put(0, FIXED, TWO, 0, SIZE);
     ring_check(1, FIXED, ONE, 0, SIZE);
     ring_check(0, FIXED, TWO, 0, SIZE);
-    rot_is_found(scene, scene->other, 0, FIXED);
-    rot_is_found(scene, scene->path, 1, FIXED);
+    ring_finds_rot(scene, scene->other, 0, FIXED);
+    ring_finds_rot(scene, scene->path, 1, FIXED);
     ck_assert_int_eq(io_uring_register_files_update(the_ring(), 0, &none, 1), 1);
     ck_assert_int_eq(ring_read(0, FIXED, aligned_memory(), BLOCK, 0), -EBADF);
     ck_assert_int_eq(io_uring_unregister_files(the_ring()), 0);
@@ -151,11 +80,11 @@ static void updated(struct scene *scene)
 
 START_TEST(a_slot_that_is_updated_is_the_new_file)
 {
-    on_each_filesystem(0, updated);
+    ring_on_each_filesystem(0, updated);
 }
 END_TEST
 
-static void gone_in_flight(struct scene *scene)
+static void gone_in_flight(struct ring_scene *scene)
 {
     enum { WRITES = 16 };
     unsigned char *memory = direct_memory();
@@ -184,21 +113,21 @@ static void gone_in_flight(struct scene *scene)
 
 START_TEST(files_may_be_unregistered_with_writes_in_flight)
 {
-    on_each_filesystem(0, gone_in_flight);
+    ring_on_each_filesystem(0, gone_in_flight);
 }
 END_TEST
 
-static void became_direct(struct scene *scene)
+static void became_direct(struct ring_scene *scene)
 {
     int fd = open(scene->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     register_slots(&fd, 1);
     ck_assert_int_eq(ring_write(0, FIXED, direct_memory(), BLOCK, 0), BLOCK);
-    all_bounced(scene, 0);
+    ring_bounced(scene, 0);
     ck_assert_int_eq(fcntl(fd, F_SETFL, O_DIRECT), 0);
     ring_put(0, FIXED, ONE, 0, SIZE);
     ring_check(0, FIXED, ONE, 0, SIZE);
-    all_bounced(scene, 2);
-    rot_is_found(scene, scene->path, 0, FIXED);
+    ring_bounced(scene, 2);
+    ring_finds_rot(scene, scene->path, 0, FIXED);
     ck_assert_int_eq(fcntl(fd, F_SETFL, 0), 0);
     /* Now buffered: its checksums may not outlive it. */
     ring_put(0, FIXED, TWO, 0, SIZE);
@@ -211,12 +140,12 @@ static void became_direct(struct scene *scene)
 
 START_TEST(o_direct_may_be_set_and_taken_off_after_registration)
 {
-    on_each_filesystem(0, became_direct);
+    ring_on_each_filesystem(0, became_direct);
 }
 END_TEST
 
 /* Written buffered through its slot: registered before anybody gave the file a map. */
-static void mapped_later(struct scene *scene)
+static void mapped_later(struct ring_scene *scene)
 {
     int plain = open(scene->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     register_slots(&plain, 1);
@@ -232,353 +161,12 @@ static void mapped_later(struct scene *scene)
 
 START_TEST(a_registered_plain_file_that_gets_a_map_is_watched)
 {
-    on_each_filesystem(0, mapped_later);
-}
-END_TEST
-
-/* ---- Numbers and direct descriptors that the ring opens. ---- */
-
-static struct io_uring_sqe *queue_open(const char *path, int flags, unsigned slot)
-{
-    struct io_uring_sqe *sqe = ring_entry(IORING_OP_OPENAT);
-    sqe->fd = AT_FDCWD;
-    sqe->addr = (uint64_t)(uintptr_t)path;
-    sqe->len = 0600;
-    sqe->open_flags = (unsigned)flags;
-    sqe->file_index = slot;
-    return sqe;
-}
-
-static int ring_openat(const char *path, int flags, unsigned slot)
-{
-    queue_open(path, flags, slot);
-    return ring_do();
-}
-
-static int ring_close_number(int fd)
-{
-    ring_entry(IORING_OP_CLOSE)->fd = fd;
-    return ring_do();
-}
-
-static int ring_close_slot(unsigned index)
-{
-    ring_entry(IORING_OP_CLOSE)->file_index = index + 1;
-    return ring_do();
-}
-
-static void opened(struct scene *scene)
-{
-    int fd = ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0);
-    ck_assert_int_ge(fd, 0);
-    ring_put(fd, 0, ONE, 0, SIZE);
-    ring_check(fd, 0, ONE, 0, SIZE);
-    direct_check(fd, ONE, 0, SIZE);
-    all_bounced(scene, 3);
-    rot_is_found(scene, scene->path, fd, 0);
-    ck_assert_int_eq(ring_close_number(fd), 0);
-    ck_assert_int_eq(ring_close_number(fd), -EBADF);
-}
-
-START_TEST(a_number_opened_by_the_ring_is_bounced_and_verified)
-{
-    on_each_filesystem(0, opened);
-}
-END_TEST
-
-static void opened_by_openat2(struct scene *scene)
-{
-    struct open_how how = {.flags = O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, .mode = 0600};
-    struct io_uring_sqe *sqe = ring_entry(IORING_OP_OPENAT2);
-    sqe->fd = AT_FDCWD;
-    sqe->addr = (uint64_t)(uintptr_t)scene->path;
-    sqe->len = sizeof how;
-    sqe->off = (uint64_t)(uintptr_t)&how;
-    int fd = ring_do();
-    ck_assert_int_ge(fd, 0);
-    ring_put(fd, 0, ONE, 0, SIZE);
-    all_bounced(scene, 1);
-    ck_assert_int_eq(ring_close_number(fd), 0);
-}
-
-START_TEST(a_number_opened_by_openat2_is_bounced)
-{
-    on_each_filesystem(0, opened_by_openat2);
-}
-END_TEST
-
-static void sparse_slots(unsigned count)
-{
-    ck_assert_int_eq(io_uring_register_files_sparse(the_ring(), count), 0);
-}
-
-static void opened_into_slot(struct scene *scene)
-{
-    unsigned numbers = 0;
-    sparse_slots(4);
-    for (unsigned turn = 0; turn < 12; turn++) {
-        ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT, 3), 0);
-        ring_put(2, FIXED, turn, 0, SIZE);
-        ring_check(2, FIXED, turn, 0, SIZE);
-        rot_is_found(scene, scene->path, 2, FIXED);
-        ck_assert_int_eq(ring_close_slot(2), 0);
-        ck_assert_int_eq(ring_read(2, FIXED, aligned_memory(), BLOCK, 0), -EBADF);
-        /* The shim has made its own, if any, with the first. */
-        ck_assert(turn == 0 || numbers_open() == numbers);
-        numbers = numbers_open();
-    }
-    all_bounced(scene, counting() ? 12 * 4 : 12 * 2);
-}
-
-START_TEST(a_file_opened_into_a_slot_is_bounced_and_verified)
-{
-    on_each_filesystem(0, opened_into_slot);
-}
-END_TEST
-
-/* The next file in the same slot, also with another thread's eyes: whatever was known of the first is forgotten. */
-static void opened_over(struct scene *scene)
-{
-    sparse_slots(4);
-    ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT, 1), 0);
-    ring_put(0, FIXED, ONE, 0, SIZE);
-    ck_assert_int_eq(ring_openat(scene->other, O_RDWR | O_CREAT | O_DIRECT, 1), 0);
-    ring_put(0, FIXED, TWO, 0, SIZE);
-    ring_check(0, FIXED, TWO, 0, SIZE);
-    ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_DIRECT, 1), 0);
-    ring_check(0, FIXED, ONE, 0, SIZE);
-    all_bounced(scene, 4);
-    rot_is_found(scene, scene->path, 0, FIXED);
-    ck_assert(content_is(scene->path, ONE, SIZE) && content_is(scene->other, TWO, SIZE));
-}
-
-START_TEST(a_slot_that_is_opened_over_is_the_new_file)
-{
-    on_each_filesystem(0, opened_over);
-}
-END_TEST
-
-static void opened_into_any_slot(struct scene *scene)
-{
-    sparse_slots(4);
-    ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_CREAT | O_DIRECT, IORING_FILE_INDEX_ALLOC), 0);
-    int second = ring_openat(scene->other, O_RDWR | O_CREAT | O_DIRECT, IORING_FILE_INDEX_ALLOC);
-    ck_assert_int_eq(second, 1);
-    ring_put(0, FIXED, ONE, 0, SIZE);
-    ring_put(second, FIXED, TWO, 0, SIZE);
-    ring_check(0, FIXED, ONE, 0, SIZE);
-    all_bounced(scene, 3);
-    rot_is_found(scene, scene->other, second, FIXED);
-}
-
-START_TEST(a_file_opened_into_a_slot_of_the_kernels_choice_is_bounced)
-{
-    on_each_filesystem(0, opened_into_any_slot);
-}
-END_TEST
-
-/* As in io_uring_prep_openat_direct(3): the slot is used by what is linked to the open. */
-static void opened_in_a_chain(struct scene *scene)
-{
-    unsigned char *memory = direct_memory();
-    sparse_slots(4);
-    for (unsigned turn = 0; turn < 4; turn++) {
-        pattern_fill(memory, SIZE, turn, 0);
-        queue_open(turn % 2 ? scene->other : scene->path, O_RDWR | O_CREAT | O_DIRECT, 2)->flags = IOSQE_IO_LINK;
-        for (unsigned i = 0; i < 2; i++) {
-            struct io_uring_sqe *sqe = ring_entry(i == 0 ? IORING_OP_WRITE : IORING_OP_READ);
-            sqe->flags = FIXED | IOSQE_IO_LINK;
-            sqe->fd = 1;
-            sqe->addr = (uint64_t)(uintptr_t)(memory + i * SIZE);
-            sqe->len = SIZE;
-            sqe->user_data = i + 1;
-        }
-        ring_entry(IORING_OP_CLOSE)->file_index = 2;
-        ring_submit(4);
-        for (unsigned i = 0; i < 4; i++) {
-            uint64_t tag;
-            int result = ring_reap(&tag);
-            ck_assert_msg(result == (tag ? SIZE : 0), "%s: turn %u: %d for entry %u", scene->fs.name, turn, result, i);
-        }
-        ck_assert_uint_eq(pattern_check(memory + SIZE, SIZE, turn, 0), SIZE);
-    }
-    all_bounced(scene, 8);
-    ck_assert(content_is(scene->path, 2, SIZE) && content_is(scene->other, 3, SIZE));
-}
-
-START_TEST(what_is_linked_to_an_open_into_a_slot_uses_the_file_opened)
-{
-    on_each_filesystem(0, opened_in_a_chain);
-}
-END_TEST
-
-static void installed_by_update(struct scene *scene)
-{
-    int fd = direct_open(scene->path, O_RDWR | O_CREAT);
-    sparse_slots(4);
-    for (unsigned turn = 0; turn < 2; turn++) {
-        int numbers[1] = {fd};
-        struct io_uring_sqe *sqe = ring_entry(IORING_OP_FILES_UPDATE);
-        sqe->addr = (uint64_t)(uintptr_t)numbers;
-        sqe->len = 1;
-        sqe->off = turn == 0 ? 3 : IORING_FILE_INDEX_ALLOC;
-        ck_assert_int_eq(ring_do(), 1);
-        int slot = turn == 0 ? 3 : numbers[0];
-        ring_put(slot, FIXED, turn, 0, SIZE);
-        ring_check(slot, FIXED, turn, 0, SIZE);
-    }
-    all_bounced(scene, 4);
-    rot_is_found(scene, scene->path, 3, FIXED);
-    close(fd);
-}
-
-START_TEST(a_file_that_an_operation_of_the_ring_registers_is_bounced)
-{
-    on_each_filesystem(0, installed_by_update);
-}
-END_TEST
-
-static void sent_to_another_ring(struct scene *scene)
-{
-    struct io_uring source;
-    int fd = direct_open(scene->path, O_RDWR | O_CREAT);
-    ck_assert_int_eq(io_uring_queue_init(4, &source, 0), 0);
-    ck_assert_int_eq(io_uring_register_files(&source, &fd, 1), 0);
-    sparse_slots(4);
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&source);
-    ck_assert_ptr_nonnull(sqe);
-    memset(sqe, 0, sizeof *sqe);
-    sqe->opcode = IORING_OP_MSG_RING;
-    sqe->fd = the_ring()->ring_fd;
-    sqe->addr = 1; /* IORING_MSG_SEND_FD */
-    sqe->addr3 = 0;
-    sqe->file_index = 3;
-    sqe->msg_ring_flags = 1; /* IORING_MSG_RING_CQE_SKIP */
-    ck_assert_int_eq(io_uring_submit(&source), 1);
-    struct io_uring_cqe *cqe;
-    ck_assert_int_eq(io_uring_wait_cqe(&source, &cqe), 0);
-    ck_assert_int_eq(cqe->res, 0);
-    io_uring_cqe_seen(&source, cqe);
-    close(fd);
-    ring_put(2, FIXED, ONE, 0, SIZE);
-    ring_check(2, FIXED, ONE, 0, SIZE);
-    all_bounced(scene, 2);
-    rot_is_found(scene, scene->path, 2, FIXED);
-    io_uring_queue_exit(&source);
-}
-
-START_TEST(a_file_sent_to_another_ring_is_bounced_there)
-{
-    on_each_filesystem(0, sent_to_another_ring);
-}
-END_TEST
-
-/* ---- What closing must not do. ---- */
-
-static void reused_by_socket(struct scene *scene)
-{
-    for (unsigned turn = 0; turn < 100; turn++) {
-        int pair[2];
-        char byte = 0;
-        int fd = direct_open(scene->path, O_RDWR | O_CREAT);
-        ring_put(fd, 0, ONE, 0, BLOCK);
-        ck_assert_int_eq(ring_close_number(fd), 0);
-        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-        ck_assert_int_eq(pair[0], fd);
-        ck_assert_int_eq(write(pair[0], "x", 1), 1);
-        ck_assert_int_eq(ring_read(pair[1], 0, &byte, 1, 0), 1);
-        ck_assert_int_eq(ring_write(pair[1], 0, "y", 1, 0), 1);
-        ck_assert_int_eq(read(pair[0], &byte, 1), 1);
-        ck_assert_int_eq(byte, 'y');
-        close(pair[0]);
-        close(pair[1]);
-    }
-    all_bounced(scene, 100);
-}
-
-START_TEST(a_number_closed_by_the_ring_may_become_a_socket)
-{
-    on_each_filesystem(0, reused_by_socket);
-}
-END_TEST
-
-/* Writes and the close of their number in one submission: they are as good as any other. */
-static void closed_behind_writes(struct scene *scene)
-{
-    unsigned char *memory = direct_memory();
-    for (unsigned linked = 0; linked < 2; linked++) {
-        int fd = direct_open(scene->path, O_RDWR | O_CREAT);
-        pattern_fill(memory, 4 * BLOCK, linked, 0);
-        for (unsigned i = 0; i < 4; i++) {
-            struct io_uring_sqe *sqe = ring_entry(IORING_OP_WRITE);
-            sqe->fd = fd;
-            sqe->flags = linked ? IOSQE_IO_LINK : 0;
-            sqe->addr = (uint64_t)(uintptr_t)(memory + i * BLOCK);
-            sqe->len = BLOCK;
-            sqe->off = (uint64_t)i * BLOCK;
-            sqe->user_data = i + 1;
-        }
-        ring_entry(IORING_OP_CLOSE)->fd = fd;
-        ring_submit(5);
-        for (unsigned i = 0; i < 5; i++) {
-            uint64_t tag;
-            int result = ring_reap(&tag);
-            ck_assert_int_eq(result, tag ? BLOCK : 0);
-        }
-        ck_assert(content_is(scene->path, linked, 4 * BLOCK));
-        fd = direct_open(scene->path, O_RDWR);
-        if (counting()) {
-            flip_bit_behind(scene->path, 2 * BLOCK + 9, 1);
-            ck_assert_int_eq(ring_read(fd, 0, memory, 4 * BLOCK, 0), -EIO);
-        }
-        close(fd);
-    }
-}
-
-START_TEST(writes_that_are_submitted_with_the_close_of_their_number_keep_their_checksums)
-{
-    on_each_filesystem(0, closed_behind_writes);
-}
-END_TEST
-
-/* Does some process hold a lock on the file, as another process sees it? */
-static bool is_locked(const char *path)
-{
-    int status;
-    pid_t child = fork();
-    if (child == 0) {
-        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-        int fd = open(path, O_RDWR | O_CLOEXEC);
-        _exit(fd < 0 || fcntl(fd, F_GETLK, &lock) != 0 ? 2 : lock.l_type != F_UNLCK);
-    }
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) < 2);
-    return WEXITSTATUS(status) == 1;
-}
-
-static void locked(struct scene *scene)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int fd = open(scene->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    ck_assert_int_eq(fcntl(fd, F_SETLK, &lock), 0);
-    sparse_slots(4);
-    ck_assert_int_eq(ring_openat(scene->path, O_RDWR | O_DIRECT, 1), 0);
-    ring_put(0, FIXED, ONE, 0, SIZE);
-    ck_assert(is_locked(scene->path));
-    ck_assert_int_eq(ring_close_slot(0), 0);
-    ck_assert(is_locked(scene->path));
-    close(fd);
-    ck_assert(!is_locked(scene->path));
-}
-
-START_TEST(direct_descriptors_take_no_locks_of_the_program_s_away)
-{
-    on_each_filesystem(0, locked);
+    ring_on_each_filesystem(0, mapped_later);
 }
 END_TEST
 
 /* The number that the program gets next is the one that it would get without the shim. */
-static void lowest_number(struct scene *scene)
+static void lowest_number(struct ring_scene *scene)
 {
     int fd = direct_open(scene->path, O_RDWR | O_CREAT);
     register_slots(&fd, 1);
@@ -591,14 +179,14 @@ static void lowest_number(struct scene *scene)
 
 START_TEST(looking_at_a_slot_takes_no_number_of_the_program_s)
 {
-    on_each_filesystem(0, lowest_number);
+    ring_on_each_filesystem(0, lowest_number);
 }
 END_TEST
 
 /* ---- Fork. ---- */
 
 /* Both sides submit to the ring in turn; each completes what it submitted. */
-static void forked(struct scene *scene)
+static void forked(struct ring_scene *scene)
 {
     int fd = direct_open(scene->path, O_RDWR | O_CREAT), status;
     register_slots(&fd, 1);
@@ -618,14 +206,14 @@ static void forked(struct scene *scene)
     the_ring()->sq.sqe_head = the_ring()->sq.sqe_tail = *the_ring()->sq.ktail;
     ring_put(0, FIXED, THREE, 0, SIZE);
     ring_check(0, FIXED, THREE, 0, SIZE);
-    all_bounced(scene, 5);
+    ring_bounced(scene, 5);
     ck_assert(content_is(scene->path, TWO, SIZE) && content_is(scene->other, THREE, SIZE));
-    rot_is_found(scene, scene->other, 0, FIXED);
+    ring_finds_rot(scene, scene->other, 0, FIXED);
 }
 
 START_TEST(registered_files_are_used_and_changed_on_both_sides_of_a_fork)
 {
-    on_each_filesystem(0, forked);
+    ring_on_each_filesystem(0, forked);
 }
 END_TEST
 
@@ -638,17 +226,6 @@ int main(int argc, char **argv)
         files_may_be_unregistered_with_writes_in_flight,
         o_direct_may_be_set_and_taken_off_after_registration,
         a_registered_plain_file_that_gets_a_map_is_watched,
-        a_number_opened_by_the_ring_is_bounced_and_verified,
-        a_number_opened_by_openat2_is_bounced,
-        a_file_opened_into_a_slot_is_bounced_and_verified,
-        a_slot_that_is_opened_over_is_the_new_file,
-        a_file_opened_into_a_slot_of_the_kernels_choice_is_bounced,
-        what_is_linked_to_an_open_into_a_slot_uses_the_file_opened,
-        a_file_that_an_operation_of_the_ring_registers_is_bounced,
-        a_file_sent_to_another_ring_is_bounced_there,
-        a_number_closed_by_the_ring_may_become_a_socket,
-        writes_that_are_submitted_with_the_close_of_their_number_keep_their_checksums,
-        direct_descriptors_take_no_locks_of_the_program_s_away,
         looking_at_a_slot_takes_no_number_of_the_program_s,
         registered_files_are_used_and_changed_on_both_sides_of_a_fork,
         NULL,

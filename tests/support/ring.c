@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "support/direct.h"
+
+enum { WHOLE = 16 * BLOCK };
 
 static struct io_uring ring;
 
@@ -99,4 +102,47 @@ void ring_check(int fd, unsigned flags, uint64_t seed, uint64_t offset, unsigned
     check_that(result == (int)length, "a read of %u bytes at %llu: %d", length, (unsigned long long)offset, result);
     size_t wrong = pattern_check(memory, length, seed, offset);
     check_that(wrong == length, "byte %zu of a read at %llu is wrong", wrong, (unsigned long long)offset);
+}
+
+void ring_on_each_filesystem(unsigned flags, void (*test)(struct ring_scene *scene))
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = test_filesystems(fs);
+    for (size_t i = 0; i < count; i++) {
+        struct ring_scene scene = {.fs = fs[i]};
+        char path[4200], other[4200];
+        snprintf(path, sizeof path, "%s/file", fs[i].path);
+        snprintf(other, sizeof other, "%s/other", fs[i].path);
+        scene.path = path;
+        scene.other = other;
+        if (!ring_open(flags))
+            return;
+        scene.before = counters();
+        test(&scene);
+        ring_close();
+        unlink(path);
+        unlink(other);
+    }
+}
+
+void ring_bounced(const struct ring_scene *scene, unsigned requests)
+{
+    if (!counting())
+        return;
+    struct bounceio_stats now = counters();
+    uint64_t made = now.direct_reads + now.direct_writes - scene->before.direct_reads - scene->before.direct_writes;
+    ck_assert_msg(made == requests, "%s: %llu direct requests, not %u", scene->fs.name, (unsigned long long)made,
+                  requests);
+    ck_assert_uint_eq(now.passed_through, scene->before.passed_through);
+}
+
+void ring_finds_rot(const struct ring_scene *scene, const char *path, int fd, unsigned flags)
+{
+    if (!counting())
+        return;
+    flip_bit_behind(path, 5 * BLOCK + 77, 3);
+    int result = ring_read(fd, flags, direct_memory(), WHOLE, 0);
+    ck_assert_msg(result == -EIO, "%s: damage was read: %d", scene->fs.name, result);
+    flip_bit_behind(path, 5 * BLOCK + 77, 3);
+    ck_assert_int_eq(ring_read(fd, flags, direct_memory(), WHOLE, 0), WHOLE);
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "support/direct.h"
 #include "support/support.h"
 
 /* Newer than some build machines' headers. Source: include/uapi/linux/io_uring.h. */
@@ -37,5 +38,22 @@ int ring_read(int fd, unsigned flags, void *memory, unsigned length, uint64_t of
 /* The pattern `seed`, from and into odd memory; the test fails unless all of it is written, or read and right. */
 void ring_put(int fd, unsigned flags, uint64_t seed, uint64_t offset, unsigned length);
 void ring_check(int fd, unsigned flags, uint64_t seed, uint64_t offset, unsigned length);
+
+/* ---- Scenes: a ring and two names of files on one file system. ---- */
+
+struct ring_scene {
+    struct test_fs fs;
+    const char *path, *other;
+    struct bounceio_stats before;
+};
+
+/* Run the test on each file system, with a ring of these flags. */
+void ring_on_each_filesystem(unsigned flags, void (*test)(struct ring_scene *scene));
+
+/* Exactly so many direct requests have been made since the test began, and none of them passed by. */
+void ring_bounced(const struct ring_scene *scene, unsigned requests);
+
+/* Damage one of the 16 blocks of a file, which are read in vain by number or registered file, and heal it. Without the shim: nothing. */
+void ring_finds_rot(const struct ring_scene *scene, const char *path, int fd, unsigned flags);
 
 #endif
