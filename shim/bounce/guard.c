@@ -18,6 +18,7 @@
 #include "base/raw.h"
 #include "bounce/copy_arch.h"
 #include "bounce/guard_state.h"
+#include "bounce/trap.h"
 
 _Atomic int guard_phase = GUARD_DOWN;
 bool (*guard_repair)(void *address);
@@ -115,7 +116,7 @@ static void handle(int number, siginfo_t *info, void *opaque)
     /* A fault of this very instruction? Not so when sent by somebody, nor a memory error found by the scrubber of the machine. */
     bool fault = info->si_code > 0 && !(number == SIGBUS && info->si_code == BUS_MCEERR_AO);
 
-    if (fault && copy_arch_recover(context))
+    if (fault && (copy_arch_recover(context) || trap_recover(context)))
         return;
     if (fault && guard_repair != NULL && guard_repair(info->si_addr))
         return;

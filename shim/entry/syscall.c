@@ -214,6 +214,7 @@ EXPORT long syscall(long number, ...)
     x.e = va_arg(arguments, long);
     x.f = va_arg(arguments, long);
     va_end(arguments);
+    x.caller = __builtin_return_address(0);
     if (process_start()) {
         if (syscall_aio(number, &x, &result))
             return result;

@@ -8,6 +8,7 @@
 
 struct arguments {
     long a, b, c, d, e, f;
+    const void *caller; /* where syscall(2) returns to */
 };
 
 /* @return true, with errno set and *result as syscall(2) returns it, when the number is of the family. */

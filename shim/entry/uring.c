@@ -26,7 +26,7 @@ enum { SIGNALS_SIZE = _NSIG / 8 }; /* of the kernel's signal sets */
 
 EXPORT int io_uring_setup(unsigned entries, struct io_uring_params *params)
 {
-    return (int)uring_raw_setup(entries, params);
+    return (int)uring_raw_setup(entries, params, NULL);
 }
 
 EXPORT int io_uring_enter2(unsigned fd, unsigned to_submit, unsigned least, unsigned flags, void *argument, size_t size)

@@ -10,11 +10,14 @@
 #include "engine/active.h"
 #include "entry/entry.h"
 #include "entry/syscall.h"
+#include "entry/uring_inline.h"
 #include "rings/uring.h"
 
-long uring_raw_setup(unsigned entries, struct io_uring_params *params)
+long uring_raw_setup(unsigned entries, struct io_uring_params *params, const void *caller)
 {
-    return process_start() ? uring_setup(entries, params) : raw(SYS_io_uring_setup, entries, params);
+    if (!process_start() || (caller && !uring_inline_catch(caller)))
+        return raw(SYS_io_uring_setup, entries, params);
+    return uring_setup(entries, params);
 }
 
 static struct uring *ring_of(unsigned fd, bool is_index)
@@ -77,7 +80,7 @@ bool syscall_uring(long number, const struct arguments *x, long *result)
 {
     switch (number) {
     case SYS_io_uring_setup:
-        *result = with_errno(uring_raw_setup((unsigned)x->a, (struct io_uring_params *)x->b));
+        *result = with_errno(uring_raw_setup((unsigned)x->a, (struct io_uring_params *)x->b, x->caller));
         return true;
     case SYS_io_uring_enter:
         *result = with_errno(uring_raw_enter((unsigned)x->a, (unsigned)x->b, (unsigned)x->c, (unsigned)x->d,

@@ -8,8 +8,11 @@
 
 struct io_uring_params;
 
-/* The three system calls. @return the kernel's answer: a value >= 0 or -errno. */
-long uring_raw_setup(unsigned entries, struct io_uring_params *params);
+/*
+ * The three system calls. `caller`: in whose code other calls by instructions of its own may be (uring_inline.h), or NULL. @return the kernel's
+ * answer: a value >= 0 or -errno.
+ */
+long uring_raw_setup(unsigned entries, struct io_uring_params *params, const void *caller);
 long uring_raw_enter(unsigned fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
                      size_t size);
 long uring_raw_register(unsigned fd, unsigned opcode, void *argument, unsigned count);
