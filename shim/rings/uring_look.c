@@ -40,15 +40,16 @@ static int64_t find_answer(const struct uring *ring, uint64_t tag)
     uint32_t tail = atomic_load_explicit(ring->real_cq.tail, memory_order_acquire);
     uint32_t pumped = atomic_load_explicit(&ring->control->pumped, memory_order_acquire);
     for (uint32_t i = tail; i != pumped; i--) {
-        const char *place = ring->real_cqes + ring->cqe_size * ((i - 1) & ring->real_cq.mask);
-        struct io_uring_cqe cqe;
-        memcpy(&cqe, place, sizeof cqe);
-        atomic_thread_fence(memory_order_acquire);
+        char *place = ring->real_cqes + ring->cqe_size * ((i - 1) & ring->real_cq.mask);
+        struct io_uring_cqe *cqe = (struct io_uring_cqe *)(void *)place;
+        /* Acquire: they are read before the pump's place is, below. */
+        uint64_t found = atomic_load_explicit((_Atomic uint64_t *)(void *)&cqe->user_data, memory_order_acquire);
+        int32_t result = atomic_load_explicit((_Atomic int32_t *)(void *)&cqe->res, memory_order_acquire);
         /* What has been moved may have been overwritten. */
         if ((int32_t)(atomic_load_explicit(&ring->control->pumped, memory_order_relaxed) - i) >= 0)
             break;
-        if (cqe.user_data == tag)
-            return cqe.res;
+        if (found == tag)
+            return result;
     }
     return REGISTERED_NO_ANSWER;
 }

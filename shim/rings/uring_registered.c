@@ -76,20 +76,19 @@ static int make_files(struct uring_registered *table, unsigned files)
 
 bool registered_read(const struct registered_file *file, struct registered_look *look)
 {
-    /* Acquire: pairs with the release that ends a change. */
+    /* Acquire, all of them: whoever has read something new sees that the version has moved. Pairs with the
+     * releases in forget and learn. */
     look->version = atomic_load_explicit(&file->version, memory_order_acquire);
-    look->known = atomic_load_explicit(&file->known, memory_order_relaxed);
-    look->file = atomic_load_explicit(&file->file, memory_order_relaxed);
-    look->changes = atomic_load_explicit(&file->changes, memory_order_relaxed);
-    look->flag_changes = atomic_load_explicit(&file->flag_changes, memory_order_relaxed);
-    look->epoch = atomic_load_explicit(&file->epoch, memory_order_relaxed);
-    look->number = atomic_load_explicit(&file->number, memory_order_relaxed);
-    look->own = atomic_load_explicit(&file->own, memory_order_relaxed);
-    look->maps = atomic_load_explicit(&file->maps, memory_order_relaxed);
-    look->device = atomic_load_explicit(&file->device, memory_order_relaxed);
-    look->inode = atomic_load_explicit(&file->inode, memory_order_relaxed);
-    /* Pairs with the fence in change_slot: whoever has read something new sees that the version has moved. */
-    atomic_thread_fence(memory_order_acquire);
+    look->known = atomic_load_explicit(&file->known, memory_order_acquire);
+    look->file = atomic_load_explicit(&file->file, memory_order_acquire);
+    look->changes = atomic_load_explicit(&file->changes, memory_order_acquire);
+    look->flag_changes = atomic_load_explicit(&file->flag_changes, memory_order_acquire);
+    look->epoch = atomic_load_explicit(&file->epoch, memory_order_acquire);
+    look->number = atomic_load_explicit(&file->number, memory_order_acquire);
+    look->own = atomic_load_explicit(&file->own, memory_order_acquire);
+    look->maps = atomic_load_explicit(&file->maps, memory_order_acquire);
+    look->device = atomic_load_explicit(&file->device, memory_order_acquire);
+    look->inode = atomic_load_explicit(&file->inode, memory_order_acquire);
     return !(look->version & 1) && atomic_load_explicit(&file->version, memory_order_relaxed) == look->version;
 }
 
@@ -115,12 +114,11 @@ static int forget(struct registered_file *file)
     uint32_t version = atomic_load_explicit(&file->version, memory_order_relaxed);
     uint32_t object = atomic_load_explicit(&file->file, memory_order_relaxed);
     atomic_store_explicit(&file->version, version + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release); /* pairs with the one in registered_read */
-    atomic_store_explicit(&file->known, REGISTERED_NOT_KNOWN, memory_order_relaxed);
-    atomic_store_explicit(&file->file, 0, memory_order_relaxed);
-    atomic_store_explicit(&file->number, -1, memory_order_relaxed);
+    atomic_store_explicit(&file->known, REGISTERED_NOT_KNOWN, memory_order_release);
+    atomic_store_explicit(&file->file, 0, memory_order_release);
+    atomic_store_explicit(&file->number, -1, memory_order_release);
     int own = atomic_load_explicit(&file->own, memory_order_relaxed);
-    atomic_store_explicit(&file->own, -1, memory_order_relaxed);
+    atomic_store_explicit(&file->own, -1, memory_order_release);
     atomic_store_explicit(&file->version, version + 2, memory_order_release);
     if (object != 0 && atomic_load_explicit(&file->epoch, memory_order_relaxed) == epoch_now())
         file_release(file_at(object - 1));
@@ -149,18 +147,17 @@ static void learn(struct registered_file *file, struct fd_view *view, int number
 {
     uint32_t version = atomic_load_explicit(&file->version, memory_order_relaxed);
     atomic_store_explicit(&file->version, version + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release); /* pairs with the one in registered_read */
     uint32_t numberless = view->file && number < 0 && own < 0 ? REGISTERED_NUMBERLESS : 0;
-    atomic_store_explicit(&file->known, (uint32_t)view->state | view->flags | numberless, memory_order_relaxed);
-    atomic_store_explicit(&file->file, view->file ? file_index(view->file) + 1 : 0, memory_order_relaxed);
-    atomic_store_explicit(&file->number, number, memory_order_relaxed);
-    atomic_store_explicit(&file->own, own, memory_order_relaxed);
-    atomic_store_explicit(&file->changes, counts->changes, memory_order_relaxed);
-    atomic_store_explicit(&file->flag_changes, counts->flag_changes, memory_order_relaxed);
-    atomic_store_explicit(&file->maps, counts->maps, memory_order_relaxed);
-    atomic_store_explicit(&file->device, counts->device, memory_order_relaxed);
-    atomic_store_explicit(&file->inode, counts->inode, memory_order_relaxed);
-    atomic_store_explicit(&file->epoch, epoch_now(), memory_order_relaxed);
+    atomic_store_explicit(&file->known, (uint32_t)view->state | view->flags | numberless, memory_order_release);
+    atomic_store_explicit(&file->file, view->file ? file_index(view->file) + 1 : 0, memory_order_release);
+    atomic_store_explicit(&file->number, number, memory_order_release);
+    atomic_store_explicit(&file->own, own, memory_order_release);
+    atomic_store_explicit(&file->changes, counts->changes, memory_order_release);
+    atomic_store_explicit(&file->flag_changes, counts->flag_changes, memory_order_release);
+    atomic_store_explicit(&file->maps, counts->maps, memory_order_release);
+    atomic_store_explicit(&file->device, counts->device, memory_order_release);
+    atomic_store_explicit(&file->inode, counts->inode, memory_order_release);
+    atomic_store_explicit(&file->epoch, epoch_now(), memory_order_release);
     atomic_store_explicit(&file->version, version + 2, memory_order_release);
     view->file = NULL;
 }
