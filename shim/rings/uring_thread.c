@@ -16,7 +16,7 @@
 #include "base/raw.h"
 #include "rings/uring_ring.h"
 
-enum { STACK_SIZE = 256 << 10, EVENTS = 16 };
+enum { EVENTS = 16 };
 
 /* In wiped memory: a forked child has no such thread. */
 static struct pump_thread {
@@ -78,7 +78,6 @@ static int start_thread(void)
     uint64_t saved, blocked = ~(UINT64_C(1) << (SIGSEGV - 1) | UINT64_C(1) << (SIGBUS - 1));
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
     raw(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, &saved, sizeof blocked);
     int error = next.pthread_create(&id, &attributes, run, NULL);
     raw(SYS_rt_sigprocmask, SIG_SETMASK, &saved, NULL, sizeof saved);
