@@ -16,13 +16,6 @@
 
 _Atomic unsigned shadow_count;
 
-/* Either kind of ring may be left out of a build. */
-#pragma weak aio_pump_all
-#pragma weak aio_end
-#pragma weak uring_sync_all
-#pragma weak uring_pump_all
-#pragma weak uring_end
-
 static _Thread_local volatile bool pumping __attribute__((tls_model("initial-exec")));
 
 static void clean_up(void *cancel)
@@ -34,7 +27,7 @@ static void clean_up(void *cancel)
 /* Run `work` with errno kept, thread cancellation held off, and not inside itself. */
 static void at_the_rings(void (*work)(void))
 {
-    if (pumping || !work)
+    if (pumping)
         return;
     int error = errno;
     struct cancel cancel = cancel_hold();
@@ -50,10 +43,8 @@ static void at_the_rings(void (*work)(void))
 
 static void pump_all(void)
 {
-    if (aio_pump_all)
-        aio_pump_all();
-    if (uring_pump_all)
-        uring_pump_all();
+    aio_pump_all();
+    uring_pump_all();
 }
 
 void shadow_before_wait(void)
@@ -71,8 +62,6 @@ static __attribute__((destructor)) void end_with_the_program(void)
 {
     if (!shadow_any() || !process_owns_tables())
         return;
-    if (aio_end)
-        aio_end();
-    if (uring_end)
-        uring_end();
+    aio_end();
+    uring_end();
 }

@@ -1,5 +1,5 @@
 /*
- * Requests that this process has in the kernel, or keeps back from it: one table for libaio, io_uring and POSIX AIO.
+ * Requests that this process has in the kernel, or keeps back from it: one table for libaio and io_uring.
  *
  * A slot's address is its tag: what the kernel is given as `user_data`, or (libaio) the place of the private iocb. A completion whose tag is
  * a slot in use is ours; any other is the program's own and passes. The table is one reservation of address space, wiped on fork: a child
