@@ -1,5 +1,5 @@
 /*
- * Threads with requests in flight on numbers that another thread keeps giving to other files. All data is healthy: whatever any of them is told
+ * Threads with requests in flight, and blocking ones, on numbers that another thread keeps giving to other files. All data is healthy: whatever any of them is told
  * of damage is a lie, and so is every checksum that is not its block's.
  */
 #include <check.h>
@@ -55,13 +55,29 @@ static struct request_call some_call(struct worker *worker, char *memory)
     return reading(memory + random_below(&worker->random, 2), length, offset);
 }
 
-/* @return false when it is refused or passes: an answer like any other. */
+/* The same call, blocking, between the others. */
+static void block(struct worker *worker, int fd, const struct request_call *call)
+{
+    const struct iovec segment = {.iov_base = (void *)(uintptr_t)call->address, .iov_len = call->length};
+    const struct transfer transfer = {
+        .vector = &segment, .segments = 1, .length = call->length, .offset = call->offset};
+    struct fd_view view;
+    ck_assert_int_eq(fd_view_open(&view, fd, false), 0);
+    ssize_t result = call->is_write ? transfer_write(&view, &transfer) : transfer_read(&view, &transfer);
+    worker->damaged += result == -EIO;
+    fd_view_close(&view);
+}
+
+/* @return false when it is over already. */
 static bool submit(struct worker *worker, struct slot *slot)
 {
     struct request_call call = some_call(worker, slot->memory);
     int fd = numbers[random_below(&worker->random, NUMBERS)];
+    const bool blocks = random_chance(&worker->random, 20);
     pthread_rwlock_rdlock(&submission);
-    bool taken = request_ask(&slot->request, fd, &call) == REQUEST_READY;
+    bool taken = !blocks && request_ask(&slot->request, fd, &call) == REQUEST_READY;
+    if (blocks)
+        block(worker, fd, &call);
     if (taken) {
         slot->result = request_carry_out(&slot->request, fd);
         if (random_chance(&worker->random, 70))
