@@ -8,15 +8,29 @@
 #include "checksum/session_peers.h"
 #include "checksum/window.h"
 
+/*
+ * Where this thread looks for a free entry, + 1: first of all, and next; 0 before its first. Behind the entry that it took last, so that many
+ * in flight are not walked over; where it has left one below, there; and at the end of those that were ever used from the beginning again,
+ * because every look walks over all of these.
+ */
+static _Thread_local unsigned base __attribute__((tls_model("initial-exec")));
 static _Thread_local unsigned hint __attribute__((tls_model("initial-exec")));
 
-static unsigned first_choice(void)
+static unsigned first_choice(const struct session_file *self)
 {
-    if (hint == 0) {
+    if (base == 0) {
         static _Atomic unsigned threads;
-        hint = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % 64 + 1;
+        base = hint = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % 64 + 1;
     }
+    if (hint > atomic_load_explicit(&self->flights_high, memory_order_relaxed))
+        hint = base;
     return hint - 1;
+}
+
+static void left(unsigned index)
+{
+    if (index + 1 < hint)
+        hint = index + 1;
 }
 
 static void raise_high(struct session_file *self, uint64_t entries)
@@ -30,7 +44,7 @@ void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t fir
                      enum flight_kind kind, enum flight_transport transport)
 {
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
-    unsigned start = first_choice();
+    unsigned start = first_choice(self);
     int64_t now = window_now();
     *entry = FLIGHT_NONE;
     for (unsigned i = 0; i < SESSION_FLIGHTS; i++) {
@@ -56,6 +70,7 @@ void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t fir
         STEP("enter in-flight");
         /* Sequentially consistent: before any compare-and-swap of a pending word. Pairs with `look`. */
         atomic_store(&flight->state, ready);
+        hint = index + 2;
         return;
     }
     atomic_fetch_add(&self->flights_beyond, 1);
@@ -90,6 +105,7 @@ void flight_leave(int entry)
     uint64_t state = atomic_load_explicit(&flight->state, memory_order_relaxed);
     /* Release: the words were released before. */
     atomic_store_explicit(&flight->state, ((state & ~UINT64_C(0xffff)) + FLIGHT_SEQUENCE), memory_order_release);
+    left((unsigned)entry);
 }
 
 bool flight_leave_once(int entry, uint64_t ticket)
@@ -104,6 +120,7 @@ bool flight_leave_once(int entry, uint64_t ticket)
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
     struct flight *flight = &self->flights[entry];
     uint64_t free = ticket & ~UINT64_C(0xffff), filling = free | FLIGHT_FILLING;
+    left((unsigned)entry);
     /* Release: as in flight_leave. */
     return atomic_compare_exchange_strong_explicit(&flight->state, &ticket, free + FLIGHT_SEQUENCE,
                                                    memory_order_release, memory_order_relaxed) ||

@@ -1,6 +1,7 @@
 /* Sessions: slots, life and death, and the tables of requests in flight. */
 #include <check.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -382,6 +383,30 @@ START_TEST(left_entries_are_used_again)
 }
 END_TEST
 
+static void *leave_entry(void *entry)
+{
+    flight_leave(*(const int *)entry);
+    return NULL;
+}
+
+/* One thread submits, another sees completions: every look at the table walks over all that were ever used. */
+START_TEST(entries_that_another_thread_leaves_are_used_again_before_new_ones)
+{
+    enum { DEPTH = 16, ROUNDS = 1500 };
+    int entries[DEPTH];
+    open_here();
+    for (int i = 0; i < DEPTH; i++)
+        entries[i] = enter((uint64_t)i, 1, FLIGHT_WRITE);
+    for (int i = 0; i < ROUNDS; i++) {
+        pthread_t thread;
+        ck_assert_int_eq(pthread_create(&thread, NULL, leave_entry, &entries[i % DEPTH]), 0);
+        pthread_join(thread, NULL);
+        entries[i % DEPTH] = enter(0, 1, FLIGHT_WRITE);
+    }
+    ck_assert_uint_le(atomic_load(&session_state->self)->flights_high, 64 + 3 * DEPTH);
+}
+END_TEST
+
 START_TEST(all_entries_of_the_table_are_seen)
 {
     open_here();
@@ -559,6 +584,7 @@ int main(int argc, char **argv)
         a_request_is_no_other_to_itself,
         every_kind_of_request_is_seen_by_those_it_concerns,
         left_entries_are_used_again,
+        entries_that_another_thread_leaves_are_used_again_before_new_ones,
         all_entries_of_the_table_are_seen,
         a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps,
         requests_of_another_process_are_seen_until_they_leave,
