@@ -63,7 +63,9 @@ struct async {
 extern const struct async_door async_doors[]; /* ends with a NULL name */
 const struct async_door *async_door(const char *name);
 
-/* @return false, with a line that says "skipped", where the system does not offer that door. */
+/*
+ * @return false, with a line that says "skipped", where the system does not offer that door; silently when BOUNCEIO_TEST_DOOR names another.
+ */
 bool async_open(struct async *async, const struct async_door *door, unsigned depth);
 
 /* The program's own way out: io_destroy, io_uring_queue_exit; no request is waited for. */
