@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/own.h"
 #include "base/process.h"
@@ -21,6 +22,8 @@
 
 /* uring_registered.asked: the tag of the question's slot, until one of those who come by its completion has claimed it. */
 enum { NOTHING_ASKED = 0, BEING_ANSWERED = 1 };
+
+enum { PATIENCE_MS = 100 };
 
 /* The pump has come by the completion. */
 static int64_t answered(struct slot *slot, int64_t result)
@@ -99,6 +102,22 @@ static int64_t take_answer(const struct uring *ring, struct uring_registered *ta
     return answer == REGISTERED_NO_ANSWER ? -EAGAIN : answer;
 }
 
+/*
+ * The answer is there when the entry has been submitted, unless drained entries of the program's are before it. Wait for those, but not for
+ * ever: they may wait for the program.
+ */
+static int64_t await_answer(struct uring *ring, struct uring_registered *table, int fd, unsigned flags, uint64_t tag)
+{
+    const struct timespec step = {.tv_nsec = 1000000};
+    int64_t answer = take_answer(ring, table, tag);
+    for (int i = 0; i < PATIENCE_MS && answer == -EAGAIN; i++) {
+        raw(SYS_nanosleep, &step, NULL);
+        uring_enter_real(ring, fd, 0, 0, IORING_ENTER_GETEVENTS | (flags & IORING_ENTER_REGISTERED_RING), NULL, 0);
+        answer = take_answer(ring, table, tag);
+    }
+    return answer;
+}
+
 /* Ask for a number of registered file `index`. @return it, or -errno; -EAGAIN: it cannot be said now. */
 static int ask(struct uring *ring, struct uring_registered *table, int fd, unsigned flags, unsigned index)
 {
@@ -117,14 +136,24 @@ static int ask(struct uring *ring, struct uring_registered *table, int fd, unsig
         return -EAGAIN;
     }
     /* From here on the slot is the pump's. */
-    int answer = (int)take_answer(ring, table, tag);
+    int answer = (int)await_answer(ring, table, fd, flags, tag);
     return answer >= 0 && answer <= 2 ? own_raise(answer) : answer;
 }
 
-/* A number of this process that shows the same as ours, so that ours need not be kept. */
+/* See that the table knows what the number is, if it is anything. */
+static bool classify(int number)
+{
+    struct fd_view view;
+    if (number < 0 || fd_view_open(&view, number, false) != 0)
+        return false;
+    fd_view_close(&view);
+    return true;
+}
+
+/* The program's number, if it shows the same as ours, which need not be kept then; or -1. */
 static int same_number(const struct fd_view *view, int number)
 {
-    return view->file && fd_leads_to(number, view->file, view->state, view->flags) ? number : -1;
+    return view->file && classify(number) && fd_leads_to(number, view->file, view->state, view->flags) ? number : -1;
 }
 
 /* What the kernel gave a number of. */
@@ -146,7 +175,7 @@ static void learn_from_number(struct uring *ring, unsigned index, struct registe
     struct fd_view view;
     struct stat status;
     if (before->number < 0 || fstat(before->number, &status) != 0 || status.st_dev != before->device ||
-        status.st_ino != before->inode)
+        status.st_ino != before->inode || !classify(before->number))
         return;
     fd_view_look(&view, before->number);
     registered_learn(ring, index, &view, before->number, -1, before);
@@ -182,6 +211,8 @@ static void look_at(struct uring *ring, struct uring_registered *table, int fd, 
     int number = atomic_load(&table->cannot_ask) ? -EINVAL : ask(ring, table, fd, flags, index);
     if (number == -EINVAL || number == -EACCES)
         atomic_store(&table->cannot_ask, true);
+    if (number == -EAGAIN)
+        atomic_fetch_or(&file->known, REGISTERED_UNSEEN);
     if (number >= 0)
         learn_from_own(ring, index, number, &before);
     else if (number != -EBADF && number != -EAGAIN && !was_lost)

@@ -269,6 +269,13 @@ static int read_slot(const struct registered_file *file, struct registered_look 
     return 0;
 }
 
+/* A slot that is not known: is it one whose requests ought to be bounced, as far as anything is said of it? */
+static bool was_direct(const struct registered_look *look)
+{
+    const unsigned ours = FD_STATES(FD_DIRECT) | FD_STATES(FD_WATCHED);
+    return (look->known & (REGISTERED_DIRECT | REGISTERED_UNSEEN)) || (ours >> fd_word_state(look->known) & 1);
+}
+
 int uring_view_registered(struct uring *ring, struct fd_view *view, unsigned index, bool nowait)
 {
     struct uring_registered *table = registered_of(ring);
@@ -279,10 +286,12 @@ int uring_view_registered(struct uring *ring, struct fd_view *view, unsigned ind
         if (!slot || process_is_foreign())
             return 0;
         int error = read_slot(slot, &look, nowait);
-        if (error != 0 || !registered_holds(ring, table, &look))
+        if (error != 0)
             return error;
-        if (look.file == 0) {
-            view->state = fd_word_state(look.known) == FD_EXCLUDED ? FD_EXCLUDED : FD_PLAIN;
+        const bool holds = registered_holds(ring, table, &look);
+        if (!holds || look.file == 0) {
+            const bool excluded = holds ? fd_word_state(look.known) == FD_EXCLUDED : was_direct(&look);
+            view->state = excluded ? FD_EXCLUDED : FD_PLAIN;
             return 0;
         }
         /* The slot's own reference has kept the object alive if the slot is still the same. */

@@ -19,8 +19,8 @@ enum {
     REGISTERED_OWN = 8,              /* numbers of ours that registered files are looked at by, in the whole process */
     REGISTERED_NOT_KNOWN = 0,        /* registered_file.known: FD_UNKNOWN */
     REGISTERED_NUMBERLESS = 1 << 16, /* the kernel has been asked, and no number could be kept */
-    REGISTERED_DIRECT =
-        1 << 17, /* opened by the ring with O_DIRECT: counted, should there be no way to see more of it */
+    REGISTERED_DIRECT = 1 << 17,     /* opened by the ring with O_DIRECT: counted, should more never be seen of it */
+    REGISTERED_UNSEEN = 1 << 18,     /* the kernel has not answered: requests pass, and are counted */
 };
 
 #define REGISTERED_NO_ANSWER INT64_MIN /* uring_registered.answer */
@@ -28,7 +28,7 @@ enum {
 struct registered_file {
     _Atomic uint32_t version;
     _Atomic uint32_t
-        known; /* enum fd_state, enum fd_flag, REGISTERED_NUMBERLESS; REGISTERED_NOT_KNOWN: nothing, or empty */
+        known; /* enum fd_state, enum fd_flag, REGISTERED_* flags; REGISTERED_NOT_KNOWN: nothing, or empty */
     _Atomic uint32_t file; /* index of the file object + 1, with a reference; 0: none */
     _Atomic int number;    /* of the program's, from which it was registered; it may lead elsewhere by now. -1: none */
     _Atomic int own;       /* a number of ours: registered_own_number; or -1 */

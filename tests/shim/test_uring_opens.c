@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -93,6 +94,11 @@ START_TEST(a_number_opened_by_openat2_is_bounced)
     ring_on_each_filesystem(0, opened_by_openat2);
 }
 END_TEST
+
+static void register_one(int fd)
+{
+    ck_assert_int_eq(io_uring_register_files(the_ring(), &fd, 1), 0);
+}
 
 static void sparse_slots(unsigned count)
 {
@@ -364,6 +370,103 @@ START_TEST(direct_descriptors_take_no_locks_of_the_program_s_away)
 }
 END_TEST
 
+/* ---- Kernels, and rings, that do not tell what a registered file is. ---- */
+
+/* A ring that lets the program do no more than this test does: nor the shim. */
+static bool restricted_ring(void)
+{
+    static const unsigned opcodes[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_OPENAT, IORING_OP_CLOSE};
+    struct io_uring_restriction list[8] = {{.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = FIXED},
+                                           {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = 13}};
+    for (unsigned i = 0; i < 4; i++) {
+        list[2 + i].opcode = IORING_RESTRICTION_SQE_OP;
+        list[2 + i].sqe_op = (unsigned char)opcodes[i];
+    }
+    list[6].opcode = IORING_RESTRICTION_REGISTER_OP;
+    list[6].register_op = IORING_REGISTER_FILES_UPDATE;
+    list[7].opcode = IORING_RESTRICTION_REGISTER_OP;
+    list[7].register_op = IORING_REGISTER_ENABLE_RINGS;
+    /* The library's functions for these are missing from some builds of it. */
+    return syscall(SYS_io_uring_register, the_ring()->ring_fd, IORING_REGISTER_RESTRICTIONS, list, 8) == 0 &&
+           syscall(SYS_io_uring_register, the_ring()->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0;
+}
+
+static void untold(struct ring_scene *scene)
+{
+    int fd = open(scene->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert(restricted_ring());
+    sparse_slots(4);
+    ck_assert_int_eq(io_uring_register_files_update(the_ring(), 0, &fd, 1), 1);
+    ck_assert_int_eq(ring_write(0, FIXED, direct_memory(), BLOCK, 0), BLOCK);
+    ring_bounced(scene, 0);
+    /* The number tells, as long as it leads to the same file. */
+    ck_assert_int_eq(fcntl(fd, F_SETFL, O_DIRECT), 0);
+    ring_put(0, FIXED, ONE, 0, SIZE);
+    ring_check(0, FIXED, ONE, 0, SIZE);
+    ring_bounced(scene, 2);
+    ring_finds_rot(scene, scene->path, 0, FIXED);
+    close(fd);
+    /* Then nothing does: what is known of the file is still true, and nothing can be read again. */
+    ring_put(0, FIXED, TWO, 0, SIZE);
+    ring_check(0, FIXED, TWO, 0, SIZE);
+    ck_assert(content_is(scene->path, TWO, SIZE));
+    if (!counting())
+        return;
+    /* A file without a number: its requests pass as they are, and are counted. */
+    struct bounceio_stats before = counters();
+    ck_assert_int_eq(ring_openat(scene->other, O_RDWR | O_CREAT | O_DIRECT, 2), 0);
+    pattern_fill(aligned_memory(), SIZE, ONE, 0);
+    ck_assert_int_eq(ring_write(1, FIXED, aligned_memory(), SIZE, 0), SIZE);
+    ck_assert(content_is(scene->other, ONE, SIZE));
+    ck_assert_uint_eq(counters().direct_writes, before.direct_writes);
+    ck_assert_uint_eq(counters().passed_through, before.passed_through + 1);
+}
+
+START_TEST(where_the_kernel_does_not_tell_numbers_do_and_the_rest_is_counted)
+{
+    ring_on_each_filesystem(IORING_SETUP_R_DISABLED, untold);
+}
+END_TEST
+
+/* A drained entry that waits is before every later one in the kernel, ours included. */
+static void behind_a_drain(struct ring_scene *scene)
+{
+    int fd = direct_open(scene->path, O_RDWR | O_CREAT), pipes[2];
+    char byte;
+    ck_assert_int_eq(pipe2(pipes, O_CLOEXEC), 0);
+    register_one(fd);
+    close(fd);
+    struct io_uring_sqe *sqe = ring_entry(IORING_OP_READ);
+    sqe->fd = pipes[0];
+    sqe->addr = (uint64_t)(uintptr_t)&byte;
+    sqe->len = 1;
+    ring_entry(IORING_OP_NOP)->flags = IOSQE_IO_DRAIN;
+    ring_submit(2);
+    pattern_fill(aligned_memory(), BLOCK, ONE, 0);
+    sqe = ring_entry(IORING_OP_WRITE);
+    sqe->flags = FIXED;
+    sqe->addr = (uint64_t)(uintptr_t)aligned_memory();
+    sqe->len = BLOCK;
+    ring_submit(1);
+    ck_assert_int_eq(write(pipes[1], "x", 1), 1);
+    int sum = 0;
+    for (int i = 0; i < 3; i++)
+        sum += ring_reap(NULL);
+    ck_assert_int_eq(sum, 1 + 0 + BLOCK);
+    ck_assert(content_is(scene->path, ONE, BLOCK));
+    /* The answer has come meanwhile. */
+    ring_put(0, FIXED, TWO, 0, SIZE);
+    ring_finds_rot(scene, scene->path, 0, FIXED);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+START_TEST(a_look_that_waits_behind_a_drain_is_given_up_and_taken_later)
+{
+    ring_on_each_filesystem(0, behind_a_drain);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {
@@ -378,6 +481,8 @@ int main(int argc, char **argv)
         a_number_closed_by_the_ring_may_become_a_socket,
         writes_that_are_submitted_with_the_close_of_their_number_keep_their_checksums,
         direct_descriptors_take_no_locks_of_the_program_s_away,
+        where_the_kernel_does_not_tell_numbers_do_and_the_rest_is_counted,
+        a_look_that_waits_behind_a_drain_is_given_up_and_taken_later,
         NULL,
     };
     return support_main(argc, argv, "uring opens", 120, NULL, tests);
