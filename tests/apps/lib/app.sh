@@ -158,7 +158,7 @@ damage_is_found() {
     shift 2
     damage "$file" "$offset"
     app_step="$* after damage at $offset of $file [$app_filesystem]"
-    if (under_shim timeout 60 "$@") 2>/dev/null; then
+    if (under_shim timeout -k 5 60 "$@") 2>/dev/null; then
         cat "$app_scratch/output" >&2
         fail "succeeded"
     fi

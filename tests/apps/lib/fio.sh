@@ -52,7 +52,7 @@ fio_verifies() {
     for depth in $fio_depths; do
         rm -f "$directory"/*
         fio_jobs "$directory" "$engine" "$depth" "$@" >"$app_scratch/jobs"
-        shimmed timeout 120 fio --output-format=json "$app_scratch/jobs"
+        shimmed timeout -k 5 120 fio --output-format=json "$app_scratch/jobs"
         # What the mixed job reads before it has written it.
         every_request_was_bounced $((12 * 256))
         rates="$rates, depth $depth $app_seconds s"
@@ -63,7 +63,7 @@ fio_verifies() {
         [ -n "${BOUNCEIO_TEST_FULL:-}" ] || continue
         adopt_all "$directory"
         fio_jobs "$directory" "$engine" "$depth" "$@" time_based runtime=30 >"$app_scratch/jobs"
-        shimmed timeout 120 fio --output-format=json "$app_scratch/jobs"
+        shimmed timeout -k 5 120 fio --output-format=json "$app_scratch/jobs"
         every_request_was_bounced 0
         scrub_is_clean "$directory"
     done
@@ -76,7 +76,7 @@ fio_fails_on_damage() {
     shift 2
     rm -f "$directory"/*
     fio_jobs "$directory" "$engine" 16 "$@" >"$app_scratch/jobs"
-    shimmed timeout 120 fio --output-format=json "$app_scratch/jobs"
+    shimmed timeout -k 5 120 fio --output-format=json "$app_scratch/jobs"
     sed -i -e 's/^do_verify=1/verify_only=1/' "$app_scratch/jobs"
     damage_is_found "$directory/large.0.0" $((5 * 1024 * 1024 + 321)) fio --output-format=terse "$app_scratch/jobs"
     grep -q 'Input/output error' "$app_scratch/output" || { cat "$app_scratch/output" >&2; fail "fio was not told EIO"; }
@@ -90,7 +90,7 @@ fio_shares() {
         rm -f "$directory"/*
         fio_jobs "$directory" "$engine" 16 "$@" $how | sed '/^\[small\]/,$d' >"$app_scratch/jobs"
         printf '[part]\nfilename=shared\nrw=randwrite\nbs=8k\nsize=6M\noffset_increment=6M\nnumjobs=4\n' >>"$app_scratch/jobs"
-        shimmed timeout 120 fio --output-format=json "$app_scratch/jobs"
+        shimmed timeout -k 5 120 fio --output-format=json "$app_scratch/jobs"
         every_request_was_bounced 0
         scrub_is_clean "$directory/shared"
     done
