@@ -1,5 +1,5 @@
 #!/bin/bash
-# MariaDB with O_DIRECT, on libaio (reaping by raw system calls): loaded, checked, restarted, killed, recovered;
+# MariaDB with O_DIRECT, on io_uring (by liburing) and on libaio (reaping by raw system calls): loaded, checked, restarted, killed, recovered;
 # and it is told when a page on the medium has rotted. Its own data directory and socket; no network.
 PATH=$PATH:/usr/sbin:/sbin
 . "$(dirname "$0")/lib/app.sh"
@@ -154,6 +154,8 @@ with_aio() {
     page_rots "$@"
 }
 
+on_io_uring() { with_aio "$2" io_uring "Using io_uring"; }
 on_libaio() { with_aio "$2" aio "Using Linux native AIO"; }
 
+on_filesystems "ext4 xfs" on_io_uring
 on_filesystems "ext4 btrfs-nocow" on_libaio

@@ -1,5 +1,5 @@
 #!/bin/bash
-# qemu-img bench keeps 64 requests in flight, by libaio (reaping from the ring in memory) and worker threads.
+# qemu-img bench keeps 64 requests in flight, by libaio (reaping from the ring in memory), io_uring and worker threads.
 . "$(dirname "$0")/lib/app.sh"
 needs qemu-img qemu-io python3
 
@@ -22,7 +22,7 @@ END
 every_way_of_asking() {
     local directory=$2 aio pattern=17 size image=$2/image seconds
     truncate -s "$image_bytes" "$image"
-    for aio in threads native; do
+    for aio in threads native io_uring; do
         seconds=""
         for size in 4k 64k 512k; do
             pattern=$((pattern + 1))
@@ -48,7 +48,7 @@ damage_becomes_eio() {
     local directory=$2 aio image=$2/image
     truncate -s "$image_bytes" "$image"
     shimmed qemu-img bench -f raw -t none -i native -w -c 1024 -d 64 -s 64k --pattern=65 "$image"
-    for aio in threads native; do
+    for aio in threads native io_uring; do
         damage_is_found "$image" $((9 * 1024 * 1024 + 5)) qemu-img bench -f raw -t none -i $aio -c 1024 -d 64 -s 64k "$image"
         grep -q 'Input/output error' "$app_scratch/output" || { cat "$app_scratch/output" >&2; fail "qemu-img was not told EIO"; }
     done

@@ -60,7 +60,7 @@ node() { echo "driver=$2,file.driver=file,file.filename=$3,file.aio=$1,cache.dir
 by_each_way_of_asking() {
     local directory=$2 aio seconds
     cloud_image "$directory/source"
-    for aio in threads native; do
+    for aio in threads native io_uring; do
         natively qemu-img create -q -f qcow2 "$directory/image.qcow2" ${image_mib}M
         natively qemu-img create -q -f raw "$directory/back" ${image_mib}M
         shimmed timeout 120 qemu-img convert -n -m 8 -W --image-opts --target-image-opts \
@@ -78,11 +78,11 @@ by_each_way_of_asking() {
         scrub_is_clean "$directory"
         echo "* image of $image_mib MiB, $aio on $app_filesystem: to qcow2 $seconds s, back $app_seconds s"
         rm "$directory/back"
-        [ $aio = native ] || rm "$directory/image.qcow2"
+        [ $aio = io_uring ] || rm "$directory/image.qcow2"
     done
     # Somewhere in the first half of the image lie the files.
     damage_is_found "$directory/image.qcow2" $((16 * 1024 * 1024 + 77)) timeout 60 qemu-img convert -n --image-opts \
-        --target-image-opts "$(node native qcow2 "$directory/image.qcow2")" "$(node native raw "$directory/source")"
+        --target-image-opts "$(node io_uring qcow2 "$directory/image.qcow2")" "$(node io_uring raw "$directory/source")"
     grep -q 'Input/output error' "$app_scratch/output" || { cat "$app_scratch/output" >&2; fail "qemu-img was not told EIO"; }
 }
 

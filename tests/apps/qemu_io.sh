@@ -1,5 +1,5 @@
 #!/bin/bash
-# QEMU's block layer with cache=none, in each of its ways of asking: worker threads that block every signal, libaio.
+# QEMU's block layer with cache=none, in each of its ways of asking: worker threads that block every signal, libaio, io_uring.
 . "$(dirname "$0")/lib/app.sh"
 needs qemu-io qemu-img cmp
 
@@ -39,7 +39,7 @@ patterns() {
 
 patterns_in_a_raw_image() {
     local aio
-    for aio in threads native; do
+    for aio in threads native io_uring; do
         patterns $aio "$2"
         many_at_once $aio "$2"
     done
@@ -57,7 +57,7 @@ many_at_once() {
 
 zeroes_and_discards_forget_checksums() {
     local aio
-    for aio in threads native; do
+    for aio in threads native io_uring; do
         zeroes_and_discards $aio "$2"
     done
 }
