@@ -46,7 +46,10 @@ extern const struct door door_blocking, door_libaio, door_uring, door_floor;
  */
 uint64_t work_offset(struct work *work);
 
-/* The program's own binding of a name, or the definition in the library whose file name begins so ("libc.so"). Ends the program if there is none. */
+/*
+ * What the program is bound to by this name, or the definition in the library whose file name begins so ("libaio.so"), which the shim has
+ * no part in. Ends the program if there is none.
+ */
 void *door_symbol(bool through_shim, const char *library, const char *name);
 
 /* A request must transfer all of its bytes: anything else ends the program with a message. `result`: bytes or -errno. */
