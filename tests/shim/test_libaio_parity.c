@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <libaio.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,57 +17,11 @@
 #include <unistd.h>
 
 #include "support/direct.h"
+#include "support/libaio_calls.h"
+#include "support/record.h"
 #include "support/support.h"
 
 enum { BLOCKS = 16, SIZE = BLOCKS * BLOCK, IOCBS = 256, SEED = 5, PATIENCE = 20 };
-
-/* --- The calls, both ways: -errno for errors ------------------------------------------------------------------------ */
-
-static bool by_syscall;
-
-static long or_errno(long result)
-{
-    return result < 0 ? -errno : result;
-}
-
-/* libaio's functions leave errno alone. */
-static long checked(long result, int before)
-{
-    if (errno != before)
-        printf("  errno was changed to %d\n", errno);
-    return result;
-}
-
-#define EITHER(function, number, ...)                                                                                  \
-    ({                                                                                                                 \
-        errno = 4711;                                                                                                  \
-        by_syscall ? or_errno(syscall(number, __VA_ARGS__)) : checked(function(__VA_ARGS__), 4711);                    \
-    })
-
-static long setup(int events, io_context_t *context)
-{
-    return EITHER(io_setup, SYS_io_setup, events, context);
-}
-
-static long destroy(io_context_t context)
-{
-    return EITHER(io_destroy, SYS_io_destroy, context);
-}
-
-static long submit(io_context_t context, long count, struct iocb **list)
-{
-    return EITHER(io_submit, SYS_io_submit, context, count, list);
-}
-
-static long cancel(io_context_t context, struct iocb *iocb, struct io_event *event)
-{
-    return EITHER(io_cancel, SYS_io_cancel, context, iocb, event);
-}
-
-static long reap(io_context_t context, long least, long most, struct io_event *events, struct timespec *timeout)
-{
-    return EITHER(io_getevents, SYS_io_getevents, context, least, most, events, timeout);
-}
 
 /* --- The scene ------------------------------------------------------------------------------------------------------ */
 
@@ -83,15 +38,12 @@ static struct scene {
     struct iocb *list[IOCBS];
 } s;
 
-static void note(const char *what, long result)
-{
-    printf("%s: %ld\n", what, result);
-}
-
 static const char *path_of_file;
 
 static void scene_begin(void)
 {
+    signal(SIGALRM, SIG_DFL);
+    alarm(3 * PATIENCE);
     memset(&s, 0, sizeof s);
     s.fd = open(path_of_file, O_RDWR | O_DIRECT | O_CREAT | O_TRUNC, 0600);
     s.memory = aligned_alloc(BLOCK, 4 * SIZE);
@@ -102,14 +54,14 @@ static void scene_begin(void)
     s.read_only = open(path_of_file, O_RDONLY | O_DIRECT);
     s.write_only = open(path_of_file, O_WRONLY | O_DIRECT);
     s.plain = open(path_of_file, O_RDWR);
-    check_that(setup(64, &s.context) == 0, "no context");
+    check_that(libaio_setup(64, &s.context) == 0, "no context");
     for (size_t i = 0; i < IOCBS; i++)
         s.list[i] = &s.iocbs[i];
 }
 
 static void scene_end(void)
 {
-    check_that(destroy(s.context) == 0, "cannot destroy the context");
+    check_that(libaio_destroy(s.context) == 0, "cannot destroy the context");
     close(s.fd);
     close(s.read_only);
     close(s.write_only);
@@ -136,8 +88,8 @@ static struct iocb *write_of(size_t i, int fd, void *memory, size_t length, long
 
 static void print_event(const struct io_event *event)
 {
-    printf("  event of %td: data %lu, %ld %ld\n", event->obj - s.iocbs, (unsigned long)(uintptr_t)event->data,
-           (long)event->res, (long)event->res2);
+    note("  event of %td: data %lu, %ld %ld", event->obj - s.iocbs, (unsigned long)(uintptr_t)event->data,
+         (long)event->res, (long)event->res2);
 }
 
 static int by_object(const void *a, const void *b)
@@ -151,9 +103,9 @@ static void reap_and_print(long count)
 {
     struct io_event events[IOCBS];
     struct timespec timeout = {.tv_sec = PATIENCE};
-    const long n = reap(s.context, count, IOCBS, events, &timeout);
+    const long n = libaio_reap(s.context, count, IOCBS, events, &timeout);
 
-    note("reaped", n);
+    note_result("reaped", n);
     if (n > 0)
         qsort(events, (size_t)n, sizeof *events, by_object);
     for (long i = 0; i < n; i++)
@@ -163,11 +115,23 @@ static void reap_and_print(long count)
 /* Submit number 0, and print what comes of it. */
 static void one(const char *what)
 {
-    const long n = submit(s.context, 1, s.list);
+    const long n = libaio_submit(s.context, 1, s.list);
 
     note(what, n);
     if (n == 1)
         reap_and_print(1);
+}
+
+/* Submit a read of the first block, and wait until it is over, without reaping it. */
+static void submit_and_wait(size_t i)
+{
+    struct pollfd poller = {.fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN};
+
+    io_set_eventfd(&s.iocbs[i], poller.fd);
+    note_result("submit", libaio_submit(s.context, 1, &s.list[i]));
+    check_that(poll(&poller, 1, PATIENCE * 1000) == 1, "it is never over");
+    close(poller.fd);
+    s.iocbs[i].u.c.flags = 0;
 }
 
 /* --- The parts ------------------------------------------------------------------------------------------------------ */
@@ -177,29 +141,29 @@ static void setting_up(void)
     io_context_t none = NULL, again = s.context;
     unsigned header[8];
 
-    note("setup of nothing", setup(0, &none));
-    note("setup of less", setup(-1, &none));
-    note("setup twice", setup(8, &again));
-    note("setup at a bad address", setup(8, (io_context_t *)(void *)s.bad));
-    note("setup at protected memory", setup(8, (io_context_t *)(void *)s.protected));
-    note("setup of too much", setup(1 << 30, &none));
-    note("setup", setup(8, &none));
+    note_result("setup of nothing", libaio_setup(0, &none));
+    note_result("setup of less", libaio_setup(-1, &none));
+    note_result("setup twice", libaio_setup(8, &again));
+    note_result("setup at a bad address", libaio_setup(8, (io_context_t *)(void *)s.bad));
+    note_result("setup at protected memory", libaio_setup(8, (io_context_t *)(void *)s.protected));
+    note_result("setup of too much", libaio_setup(1 << 30, &none));
+    note_result("setup", libaio_setup(8, &none));
     memcpy(header, none, sizeof header);
-    printf("places %u, head %u, tail %u, header %u\n", header[1], header[2], header[3], header[7]);
-    note("destroy", destroy(none));
-    note("destroy twice", destroy(none));
-    note("destroy nothing", destroy(NULL));
-    note("destroy what is none", destroy((io_context_t)(void *)s.memory));
-    note("submit to what is none", submit(none, 1, s.list));
+    note("places %u, head %u, tail %u, header %u", header[1], header[2], header[3], header[7]);
+    note_result("destroy", libaio_destroy(none));
+    note_result("destroy twice", libaio_destroy(none));
+    note_result("destroy nothing", libaio_destroy(NULL));
+    note_result("destroy what is none", libaio_destroy((io_context_t)(void *)s.memory));
+    note_result("submit to what is none", libaio_submit(none, 1, s.list));
     /* libaio itself looks into contexts, and at timeouts. */
-    if (by_syscall)
-        note("reap from what is none", reap(none, 0, 1, NULL, NULL));
-    note("cancel in what is none", cancel(none, s.list[0], NULL));
-    if (!by_syscall) {
+    if (libaio_by_syscall)
+        note_result("reap from what is none", libaio_reap(none, 0, 1, NULL, NULL));
+    note_result("cancel in what is none", libaio_cancel(none, s.list[0], NULL));
+    if (!libaio_by_syscall) {
         io_context_t queue = s.context;
-        note("queue of nothing", io_queue_init(0, &queue));
-        note("queue", io_queue_init(8, &queue));
-        note("queue released", io_queue_release(queue));
+        note_result("queue of nothing", io_queue_init(0, &queue));
+        note_result("queue", io_queue_init(8, &queue));
+        note_result("queue released", io_queue_release(queue));
     }
 }
 
@@ -209,16 +173,16 @@ static void submitting(void)
 
     read_of(1, s.fd, s.memory + BLOCK, BLOCK, BLOCK);
     read_of(2, -1, s.memory, BLOCK, 0);
-    note("none", submit(s.context, 0, s.list));
-    note("none of a bad list", submit(s.context, 0, (struct iocb **)(void *)s.bad));
-    note("fewer than none", submit(s.context, -1, s.list));
-    note("a bad list", submit(s.context, 1, (struct iocb **)(void *)s.bad));
-    note("a bad iocb", submit(s.context, 1, odd + 1));
-    note("a bad second iocb", submit(s.context, 4, odd));
+    note_result("none", libaio_submit(s.context, 0, s.list));
+    note_result("none of a bad list", libaio_submit(s.context, 0, (struct iocb **)(void *)s.bad));
+    note_result("fewer than none", libaio_submit(s.context, -1, s.list));
+    note_result("a bad list", libaio_submit(s.context, 1, (struct iocb **)(void *)s.bad));
+    note_result("a bad iocb", libaio_submit(s.context, 1, odd + 1));
+    note_result("a bad second iocb", libaio_submit(s.context, 4, odd));
     reap_and_print(1);
-    note("a bad third descriptor", submit(s.context, 3, s.list));
+    note_result("a bad third descriptor", libaio_submit(s.context, 3, s.list));
     reap_and_print(2);
-    note("a bad descriptor", submit(s.context, 1, s.list + 2));
+    note_result("a bad descriptor", libaio_submit(s.context, 1, s.list + 2));
     read_of(0, s.fd, s.memory, BLOCK, 0)->aio_lio_opcode = 77;
     one("a bad opcode");
     memset(read_of(0, s.fd, s.memory, BLOCK, 0), 0, 8);
@@ -226,12 +190,12 @@ static void submitting(void)
     one("no operation");
     read_of(0, s.fd, s.memory, BLOCK, 0)->key = 99;
     one("a key");
-    note("  the key afterwards", s.iocbs[0].key);
+    note_result("  the key afterwards", s.iocbs[0].key);
     /* A list that ends in inaccessible memory. */
     struct iocb **edge = (struct iocb **)(void *)buffer_new(BLOCK) + BLOCK / sizeof(void *) - 2;
     edge[0] = read_of(0, s.fd, s.memory, BLOCK, 0);
     edge[1] = read_of(1, s.fd, s.memory + BLOCK, BLOCK, 0);
-    note("a list that is bad from the third on", submit(s.context, 5, edge));
+    note_result("a list that is bad from the third on", libaio_submit(s.context, 5, edge));
     reap_and_print(2);
 }
 
@@ -255,7 +219,7 @@ static void positions(void)
                  {0, SIZE}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        printf("%zu bytes at %lld\n", cases[i].length, cases[i].offset);
+        note("%zu bytes at %lld", cases[i].length, cases[i].offset);
         read_of(0, s.fd, s.memory, cases[i].length, cases[i].offset);
         one(" read");
         read_of(0, s.write_only, s.memory, cases[i].length, cases[i].offset);
@@ -266,7 +230,7 @@ static void positions(void)
             continue;
         write_of(0, s.fd, s.memory, cases[i].length, cases[i].offset);
         one(" write");
-        printf(" size %lld\n", (long long)lseek(s.fd, 0, SEEK_END));
+        note(" size %lld", (long long)lseek(s.fd, 0, SEEK_END));
         check_that(ftruncate(s.fd, SIZE) == 0, "cannot truncate");
     }
 }
@@ -277,7 +241,7 @@ static void memories(void)
     one("write from bad memory");
     write_of(0, s.fd, s.bad, BLOCK, SIZE);
     one("write from bad memory beyond the end");
-    note(" size", lseek(s.fd, 0, SEEK_END));
+    note_result(" size", lseek(s.fd, 0, SEEK_END));
     read_of(0, s.fd, s.bad, BLOCK, 0);
     one("read into bad memory");
     read_of(0, s.fd, s.protected, BLOCK, 0);
@@ -321,7 +285,7 @@ static void flags(void)
     for (int flag = 0; flag < 32; flag++) {
         if ((1U << flag) == 0x8 || (1U << flag) == 0x40 || (1U << flag) == 0x10) /* NOWAIT, ATOMIC, APPEND */
             continue;
-        printf("flag %d\n", flag);
+        note("flag %d", flag);
         read_of(0, s.fd, s.memory, BLOCK, 0)->aio_rw_flags = 1 << flag;
         one(" read");
         write_of(0, s.fd, s.memory, BLOCK, 0)->aio_rw_flags = 1 << flag;
@@ -333,10 +297,10 @@ static void flags(void)
     one("no eventfd");
     for (size_t i = 0; i < 3; i++)
         io_set_eventfd(write_of(i, s.fd, s.memory, BLOCK, (long long)i * BLOCK), event);
-    note("with an eventfd", submit(s.context, 3, s.list));
+    note_result("with an eventfd", libaio_submit(s.context, 3, s.list));
     reap_and_print(3);
-    note(" which was read", read(event, &count, sizeof count));
-    note(" and says", (long)count);
+    note_result(" which was read", read(event, &count, sizeof count));
+    note_result(" and says", (long)count);
     read_of(0, s.fd, s.memory, BLOCK, 0)->u.c.flags = 1 << 1;
     s.iocbs[0].aio_reqprio = (2 << 13) | 4;
     one("a priority");
@@ -360,10 +324,10 @@ static void other_operations(void)
     io_prep_poll(s.list[0], ends[1], 4);
     one("poll for room");
     io_prep_poll(s.list[0], ends[0], 1);
-    note("poll for data", submit(s.context, 1, s.list));
+    note_result("poll for data", libaio_submit(s.context, 1, s.list));
     struct io_event event;
     struct timespec none = {0};
-    note(" nothing yet", reap(s.context, 0, 1, &event, &none));
+    note_result(" nothing yet", libaio_reap(s.context, 0, 1, &event, &none));
     check_that(write(ends[1], &byte, 1) == 1, "cannot write to a pipe");
     reap_and_print(1);
     io_prep_pread(s.list[0], ends[0], s.memory, 1, 0);
@@ -383,18 +347,18 @@ static void cancelling(void)
 
     check_that(pipe2(ends, O_CLOEXEC) == 0, "no pipe");
     io_prep_poll(s.list[0], ends[0], 1);
-    note("poll", submit(s.context, 1, s.list));
-    note(" cancel another", cancel(s.context, s.list[1], &event));
-    note(" cancel at a bad address", cancel(s.context, (struct iocb *)(void *)s.bad, &event));
-    note(" cancel", cancel(s.context, s.list[0], &event));
+    note_result("poll", libaio_submit(s.context, 1, s.list));
+    note_result(" cancel another", libaio_cancel(s.context, s.list[1], &event));
+    note_result(" cancel at a bad address", libaio_cancel(s.context, (struct iocb *)(void *)s.bad, &event));
+    note_result(" cancel", libaio_cancel(s.context, s.list[0], &event));
     reap_and_print(1);
-    note(" cancel again", cancel(s.context, s.list[0], &event));
+    note_result(" cancel again", libaio_cancel(s.context, s.list[0], &event));
     write_of(0, s.fd, s.memory, SIZE, 0);
-    note("write", submit(s.context, 1, s.list));
-    note(" cancel", cancel(s.context, s.list[0], &event));
+    note_result("write", libaio_submit(s.context, 1, s.list));
+    note_result(" cancel", libaio_cancel(s.context, s.list[0], &event));
     reap_and_print(1);
     s.iocbs[0].key = 5;
-    note(" cancel with a key", cancel(s.context, s.list[0], &event));
+    note_result(" cancel with a key", libaio_cancel(s.context, s.list[0], &event));
     close(ends[0]);
     close(ends[1]);
 }
@@ -404,28 +368,29 @@ static void reaping(void)
     struct io_event events[IOCBS];
     struct timespec none = {0}, moment = {.tv_nsec = 30000000}, long_time = {.tv_sec = PATIENCE};
 
-    note("nothing there", reap(s.context, 0, 1, events, NULL));
-    note("nothing asked for", reap(s.context, 0, 0, NULL, NULL));
-    note("more than most", reap(s.context, 2, 1, events, &none));
-    note("fewer than none", reap(s.context, -1, 1, events, &none));
-    note("most of none", reap(s.context, -2, -1, events, &none));
-    if (by_syscall)
-        note("a bad timeout", reap(s.context, 0, 1, events, (struct timespec *)(void *)s.bad));
-    note("no time", reap(s.context, 1, 1, events, &none));
-    note("a moment", reap(s.context, 1, 2, events, &moment));
+    note_result("nothing there", libaio_reap(s.context, 0, 1, events, NULL));
+    note_result("nothing asked for", libaio_reap(s.context, 0, 0, NULL, NULL));
+    note_result("more than most", libaio_reap(s.context, 2, 1, events, &none));
+    note_result("fewer than none", libaio_reap(s.context, -1, 1, events, &none));
+    note_result("most of none", libaio_reap(s.context, -2, -1, events, &none));
+    if (libaio_by_syscall)
+        note_result("a bad timeout", libaio_reap(s.context, 0, 1, events, (struct timespec *)(void *)s.bad));
+    note_result("no time", libaio_reap(s.context, 1, 1, events, &none));
+    note_result("a moment", libaio_reap(s.context, 1, 2, events, &moment));
     for (size_t i = 0; i < 3; i++) {
         read_of(0, s.fd, s.memory, BLOCK, 0);
-        note("submit", submit(s.context, 1, s.list));
+        submit_and_wait(0);
     }
-    note("more than there will be", reap(s.context, 4, 8, events, &moment));
+    note_result("more than there will be", libaio_reap(s.context, 4, 8, events, &moment));
     for (size_t i = 0; i < 5; i++)
         read_of(i, s.fd, s.memory + i * BLOCK, BLOCK, (long long)i * BLOCK);
-    note("five", submit(s.context, 5, s.list));
-    note(" to a bad address", reap(s.context, 5, 5, (struct io_event *)(void *)s.bad, &long_time));
-    note(" to a protected one", reap(s.context, 5, 5, (struct io_event *)(void *)s.protected, &long_time));
-    note(" one of them", reap(s.context, 1, 1, events, &long_time));
-    note(" two of them", reap(s.context, 1, 2, events, &long_time));
-    note(" the rest", reap(s.context, 2, IOCBS, events, NULL));
+    note_result("five", libaio_submit(s.context, 5, s.list));
+    note_result(" to a bad address", libaio_reap(s.context, 5, 5, (struct io_event *)(void *)s.bad, &long_time));
+    note_result(" to a protected one",
+                libaio_reap(s.context, 5, 5, (struct io_event *)(void *)s.protected, &long_time));
+    note_result(" one of them", libaio_reap(s.context, 1, 1, events, &long_time));
+    note_result(" two of them", libaio_reap(s.context, 1, 2, events, &long_time));
+    note_result(" the rest", libaio_reap(s.context, 2, IOCBS, events, NULL));
 }
 
 /* More events than are taken at once, in the order of their submission where that is theirs. */
@@ -435,20 +400,20 @@ static void crowds(void)
     io_context_t context = NULL;
     long done = 0;
 
-    check_that(setup(IOCBS, &context) == 0, "no context");
+    check_that(libaio_setup(IOCBS, &context) == 0, "no context");
     for (size_t i = 0; i < IOCBS; i++)
         write_of(i, s.fd, s.memory, BLOCK, (long long)(i % BLOCKS) * BLOCK);
-    note("a crowd", submit(context, IOCBS, s.list));
-    note(" reaped", reap(context, 200, 201, events, NULL));
+    note_result("a crowd", libaio_submit(context, IOCBS, s.list));
+    note_result(" reaped", libaio_reap(context, 200, 201, events, NULL));
     done = 201;
-    note(" reaped", reap(context, IOCBS - done, IOCBS, events, NULL));
+    note_result(" reaped", libaio_reap(context, IOCBS - done, IOCBS, events, NULL));
     for (size_t i = 0; i < 100; i++) {
         read_of(i, s.fd, s.memory, BLOCK, (long long)(i % BLOCKS) * BLOCK);
-        check_that(submit(context, 1, s.list + i) == 1, "cannot submit");
-        check_that(reap(context, 1, 1, events, NULL) == 1, "cannot reap");
+        check_that(libaio_submit(context, 1, s.list + i) == 1, "cannot submit");
+        check_that(libaio_reap(context, 1, 1, events, NULL) == 1, "cannot reap");
         print_event(events);
     }
-    note(" destroyed", destroy(context));
+    note_result(" destroyed", libaio_destroy(context));
 }
 
 static volatile sig_atomic_t handled;
@@ -468,11 +433,11 @@ static void signals(void)
 
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &soon, NULL);
-    note("interrupted", reap(s.context, 1, 4, events, &patience));
+    note_result("interrupted", libaio_reap(s.context, 1, 4, events, &patience));
     read_of(0, s.fd, s.memory, BLOCK, 0);
-    note("submit", submit(s.context, 1, s.list));
+    submit_and_wait(0);
     setitimer(ITIMER_REAL, &soon, NULL);
-    note("interrupted with one in hand", reap(s.context, 2, 4, events, &patience));
+    note_result("interrupted with one in hand", libaio_reap(s.context, 2, 4, events, &patience));
     sigemptyset(&open);
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGUSR1);
@@ -480,29 +445,30 @@ static void signals(void)
     sigprocmask(SIG_BLOCK, &blocked, NULL);
     raise(SIGUSR1);
     handled = 0;
-    note("with a mask, nothing there", io_pgetevents(s.context, 1, 4, events, &patience, &open));
-    note(" handled", handled);
+    note_result("with a mask, nothing there", io_pgetevents(s.context, 1, 4, events, &patience, &open));
+    note_result(" handled", handled);
     raise(SIGUSR1);
     handled = 0;
-    note("without waiting", io_pgetevents(s.context, 0, 4, events, &none, &open));
-    note(" handled", handled);
-    note("submit", submit(s.context, 1, s.list));
-    note("with nothing to let through", io_pgetevents(s.context, 1, 4, events, &patience, &blocked));
-    note("with no mask", io_pgetevents(s.context, 0, 4, events, &none, NULL));
+    note_result("without waiting", io_pgetevents(s.context, 0, 4, events, &none, &open));
+    note_result(" handled", handled);
+    note_result("submit", libaio_submit(s.context, 1, s.list));
+    note_result("with nothing to let through", io_pgetevents(s.context, 1, 4, events, &patience, &blocked));
+    note_result("with no mask", io_pgetevents(s.context, 0, 4, events, &none, NULL));
     const struct {
         const void *mask;
         size_t size;
     } odd = {&open, 3};
-    note("with a mask of odd size", or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, &odd)));
-    note("with a bad mask", or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, s.bad)));
-    note("without one", or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, NULL)));
+    note_result("with a mask of odd size",
+                libaio_or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, &odd)));
+    note_result("with a bad mask", libaio_or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, s.bad)));
+    note_result("without one", libaio_or_errno(syscall(SYS_io_pgetevents, s.context, 0, 4, events, &none, NULL)));
     sigprocmask(SIG_UNBLOCK, &blocked, NULL);
 }
 
 static void called_back(io_context_t context, struct iocb *iocb, long result, long other)
 {
     (void)context;
-    printf("  called back for %td: %ld %ld\n", iocb - s.iocbs, result, other);
+    note("  called back for %td: %ld %ld", iocb - s.iocbs, result, other);
 }
 
 /* Exported, but declared no more. */
@@ -512,18 +478,16 @@ static void queues(void)
 {
     struct timespec moment = {.tv_nsec = 20000000};
 
-    if (by_syscall)
+    if (libaio_by_syscall)
         return;
     for (size_t i = 0; i < 2; i++) {
         io_set_callback(read_of(i, s.fd, s.memory, BLOCK, 0), called_back);
-        check_that(submit(s.context, 1, s.list + i) == 1, "cannot submit");
-        /* No call of libaio's tells that it is complete and leaves it there. */
-        usleep(50000);
+        submit_and_wait(i);
     }
-    note("queue run", io_queue_run(s.context));
-    note("queue run again", io_queue_run(s.context));
-    note("queue waited for", io_queue_wait(s.context, &moment));
-    note("queue of none", io_queue_run(NULL));
+    note_result("queue run", io_queue_run(s.context));
+    note_result("queue run again", io_queue_run(s.context));
+    note_result("queue waited for", io_queue_wait(s.context, &moment));
+    note_result("queue of none", io_queue_run(NULL));
 }
 
 static void forking(void)
@@ -538,14 +502,14 @@ static void forking(void)
     if (child == 0) {
         alarm(PATIENCE);
         read_of(0, s.fd, s.memory, BLOCK, 0);
-        note("child submits", submit(s.context, 1, s.list));
-        if (by_syscall) /* libaio itself finds the parent's ring empty */
-            note("child reaps", reap(s.context, 0, 2, events, &none));
-        note("child cancels", cancel(s.context, s.list[0], events));
-        note("child destroys", destroy(s.context));
-        note("child's own", setup(8, &own));
-        note("child submits to its own", submit(own, 1, s.list));
-        note("child reaps its own", reap(own, 1, 2, events, NULL));
+        note_result("child submits", libaio_submit(s.context, 1, s.list));
+        if (libaio_by_syscall) /* libaio itself finds the parent's ring empty */
+            note_result("child reaps", libaio_reap(s.context, 0, 2, events, &none));
+        note_result("child cancels", libaio_cancel(s.context, s.list[0], events));
+        note_result("child destroys", libaio_destroy(s.context));
+        note_result("child's own", libaio_setup(8, &own));
+        note_result("child submits to its own", libaio_submit(own, 1, s.list));
+        note_result("child reaps its own", libaio_reap(own, 1, 2, events, NULL));
         print_event(events);
         fflush(stdout);
         _exit(0);
@@ -559,7 +523,7 @@ static void *sleeper(void *result)
 {
     struct io_event event;
 
-    *(long *)result = reap(s.context, 1, 1, &event, NULL);
+    *(long *)result = libaio_reap(s.context, 1, 1, &event, NULL);
     return NULL;
 }
 
@@ -571,96 +535,56 @@ static void destroying(void)
 
     check_that(pipe2(ends, O_CLOEXEC) == 0, "no pipe");
     io_prep_poll(s.list[0], ends[0], 1);
-    note("poll", submit(s.context, 1, s.list));
+    note_result("poll", libaio_submit(s.context, 1, s.list));
     for (size_t i = 1; i < 9; i++)
         read_of(i, s.fd, s.memory, SIZE, 0);
-    note("reads", submit(s.context, 8, s.list + 1));
-    note("destroyed with all that in flight", destroy(s.context));
+    note_result("reads", libaio_submit(s.context, 8, s.list + 1));
+    note_result("destroyed with all that in flight", libaio_destroy(s.context));
     s.context = NULL;
-    check_that(setup(8, &s.context) == 0, "no context");
+    check_that(libaio_setup(8, &s.context) == 0, "no context");
     check_that(pthread_create(&thread, NULL, sleeper, &result) == 0, "no thread");
     usleep(100000);
-    note("destroyed under a sleeper", destroy(s.context));
+    note_result("destroyed under a sleeper", libaio_destroy(s.context));
     pthread_join(thread, NULL);
-    note("who was told", result);
+    note_result("who was told", result);
     s.context = NULL;
-    check_that(setup(8, &s.context) == 0, "no context");
+    check_that(libaio_setup(8, &s.context) == 0, "no context");
     close(ends[0]);
     close(ends[1]);
 }
 
-/* argv: directory. */
-static int script(int argc, char **argv)
+static void script(const char *directory)
 {
     static void (*const parts[])(void) = {setting_up, submitting,       positions,  memories,  vectors,
                                           flags,      other_operations, cancelling, reaping,   crowds,
                                           signals,    queues,           forking,    destroying};
-    check_that(argc == 1, "usage: --script DIRECTORY");
-    path_of_file = path_in(argv[0], "file");
-    alarm(100);
+    path_of_file = path_in(directory, "file");
     for (int way = 0; way < 2; way++)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-            by_syscall = way == 1;
-            printf("--- part %zu by %s\n", i, by_syscall ? "system calls" : "functions");
+            libaio_by_syscall = way == 1;
+            note("--- part %zu by %s", i, libaio_by_syscall ? "system calls" : "functions");
             scene_begin();
             parts[i]();
             scene_end();
         }
-    return 0;
 }
 
-/* Print where two records differ, with what came before. @return the number of lines that differ. */
-static int compare(const char *name, const char *without, const char *with)
-{
-    int differing = 0;
-    const char *heading = "", *what = "";
-
-    while (*without || *with) {
-        size_t a = strcspn(without, "\n"), b = strcspn(with, "\n");
-
-        if (a != b || memcmp(without, with, a) != 0) {
-            differing++;
-            fprintf(stderr, "%s: %.*s / %.*s\n    without: %.*s\n    with:    %.*s\n", name,
-                    (int)strcspn(heading, "\n"), heading, (int)strcspn(what, "\n"), what, (int)a, without, (int)b,
-                    with);
-            if (differing == 10)
-                break;
-        }
-        if (strncmp(without, "---", 3) == 0)
-            heading = without;
-        else
-            what = without;
-        without += a + (without[a] != 0);
-        with += b + (with[b] != 0);
-    }
-    return differing;
-}
+static const struct record_script scripts[] = {{"libaio", script}, {NULL, NULL}};
 
 START_TEST(everything_is_as_it_is_without_the_shim)
 {
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = test_filesystems(fs);
-    int differing = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        const char *const arguments[] = {"--script", fs[i].path, NULL};
-        struct child without = child_run_self(WITHOUT_SHIM, NULL, arguments);
-        struct child with = child_run_self(WITH_SHIM, NULL, arguments);
-
-        ck_assert(child_succeeded(&without));
-        ck_assert(child_succeeded(&with));
-        ck_assert_uint_gt(strlen(without.output), 1000);
-        differing += compare(fs[i].name, without.output, with.output);
-        child_free(&without);
-        child_free(&with);
-    }
-    ck_assert_int_eq(differing, 0);
+    record_and_compare(&scripts[0]);
 }
 END_TEST
 
+static int record(int argc, char **argv)
+{
+    return record_main(scripts, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
-    static const struct support_mode modes[] = {{"--script", script}, {NULL, NULL}};
+    static const struct support_mode modes[] = {{"--record", record}, {NULL, NULL}};
     const TTest *const tests[] = {everything_is_as_it_is_without_the_shim, NULL};
 
     return support_main(argc, argv, "libaio parity", 240, modes, tests);
