@@ -6,7 +6,7 @@
  * The entry goes through the ring itself, at the begin of a submission, when nothing else is staged. It completes before io_uring_enter(2) returns,
  * and is found in the kernel's queue, or was just taken from there by the pump. Where older kernels (and rings for polled I/O) refuse it, the
  * number from which the file was registered tells, if it still leads to the same inode; a direct descriptor without a number then goes through
- * unbounced, and is counted. 2 to 3 microseconds for a slot, once.
+ * unbounced, and is counted. It takes a handful of system calls for a slot, once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -150,10 +150,13 @@ static bool classify(int number)
     return true;
 }
 
-/* The program's number, if it shows the same as ours, which need not be kept then; or -1. */
+/* The program's number, if it shows the same as ours, which need not be kept then; or -1. Ours may be that very number, used again. */
 static int same_number(const struct fd_view *view, int number)
 {
-    return view->file && classify(number) && fd_leads_to(number, view->file, view->state, view->flags) ? number : -1;
+    return view->file && number != view->fd && classify(number) &&
+                   fd_leads_to(number, view->file, view->state, view->flags)
+               ? number
+               : -1;
 }
 
 /* What the kernel gave a number of. */
