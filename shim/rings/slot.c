@@ -23,6 +23,10 @@
 
 #define CACHE_LINE 64
 
+/* Above the addresses of memory that was not asked for beyond 47 bits. */
+#define TAG_SHIFT 48
+#define TAG_ADDRESS ((UINT64_C(1) << TAG_SHIFT) - 1)
+
 /* A slot, in whole cache lines of its own. */
 union place {
     struct slot slot;
@@ -33,8 +37,9 @@ union place {
 struct slot_table {
     _Atomic uint64_t free; /* upper half: changes so far; lower: number of the slot on top + 1, or 0 */
     char apart[CACHE_LINE - sizeof(uint64_t)];
-    _Atomic uint32_t used; /* slots ever taken */
-    char apart_too[CACHE_LINE - sizeof(uint32_t)];
+    _Atomic uint32_t used;    /* slots ever taken */
+    _Atomic uint32_t process; /* upper bits of this process's tags; 0: not known yet */
+    char apart_too[CACHE_LINE - 2 * sizeof(uint32_t)];
     _Atomic uint32_t links[SLOT_MAX]; /* of free ones: the next one + 1, or 0 */
     union place places[SLOT_MAX] __attribute__((aligned(CACHE_LINE)));
 };
@@ -127,6 +132,27 @@ static uint32_t cut(struct slot_table *slots)
     return 0;
 }
 
+static uint32_t bits_of(int pid)
+{
+    return ((uint32_t)pid & 0x7fff) | 0x8000;
+}
+
+/* What tells this process's tags from those of its parent and children, whose slots lie at the same addresses. Never 0. */
+static uint32_t process_bits(struct slot_table *slots)
+{
+    uint32_t bits = atomic_load_explicit(&slots->process, memory_order_relaxed);
+    if (bits == 0) {
+        bits = bits_of((int)raw(SYS_getpid));
+        atomic_store_explicit(&slots->process, bits, memory_order_relaxed);
+    }
+    return bits;
+}
+
+bool slots_prepare(void)
+{
+    return table_now() || map_table();
+}
+
 struct slot *slot_take(void)
 {
     struct slot_table *slots = table_now();
@@ -140,6 +166,7 @@ struct slot *slot_take(void)
     struct slot *slot = &slots->places[number - 1].slot;
     memset(&slot->role, 0, sizeof *slot - offsetof(struct slot, role));
     slot->refusal = SLOT_NO_REFUSAL;
+    slot->tag = (uint64_t)process_bits(slots) << TAG_SHIFT | (uint64_t)(uintptr_t)slot;
     /* Release: whoever finds it by its tag finds it zeroed; pairs with slot_of. */
     atomic_store_explicit(&slot->in_use, 1, memory_order_release);
     return slot;
@@ -160,7 +187,7 @@ static union place *place_of(uint64_t tag, size_t *within)
 {
     struct slot_table *slots = table_now();
     /* An address below wraps around. */
-    uint64_t offset = tag - (uint64_t)(uintptr_t)(slots ? slots->places : NULL);
+    uint64_t offset = (tag & TAG_ADDRESS) - (uint64_t)(uintptr_t)(slots ? slots->places : NULL);
     if (!slots || offset >= sizeof slots->places)
         return NULL;
     *within = offset % sizeof(union place);
@@ -174,6 +201,9 @@ struct slot *slot_of(uint64_t tag)
     /* Acquire: pairs with slot_take. */
     if (!place || within != 0 || !atomic_load_explicit(&place->slot.in_use, memory_order_acquire))
         return NULL;
+    /* Without: an address (libaio). */
+    if (tag >> TAG_SHIFT != 0 && tag >> TAG_SHIFT != atomic_load_explicit(&table_now()->process, memory_order_relaxed))
+        return NULL;
     return &place->slot;
 }
 
@@ -181,6 +211,11 @@ bool slot_is_tag(uint64_t tag)
 {
     size_t within;
     return place_of(tag, &within) && within == 0;
+}
+
+bool slot_is_of(uint64_t tag, int pid)
+{
+    return tag >> TAG_SHIFT == bits_of(pid);
 }
 
 void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument)

@@ -1,8 +1,8 @@
 /*
  * Requests that this process has in the kernel, or keeps back from it: one table for libaio and io_uring.
  *
- * A slot's address is its tag: what the kernel is given as `user_data`, or (libaio) the place of the private iocb. A completion whose tag is
- * a slot in use is ours; any other is the program's own and passes. The table is one reservation of address space, wiped on fork: a child
+ * A slot's address, with some bits of its process's id above it, is its tag: what the kernel is given as `user_data`. (libaio: the place of the
+ * private iocb is.) A completion whose tag is a slot in use is ours; any other is the program's own and passes. The table is one reservation of address space, wiped on fork: a child
  * has no requests in flight, and tags of its parent's mean nothing to it but that they are somebody else's (slot_is_tag).
  *
  * slot_take and slot_give are thread-safe, async-signal-safe and lock-free. A slot does not move.
@@ -89,6 +89,7 @@ struct uring_chain {
 
 struct slot {
     _Atomic uint32_t in_use;
+    uint64_t tag;
     /*
      * Which handing-over to the kernel this is, or what its submitter saw afterwards. For the front: a number that is never used again lets the
      * submitter, who holds nothing any more once the kernel has the request, find out by a compare-and-swap that the slot is still the
@@ -107,6 +108,9 @@ struct slot {
 };
 #define SLOT_NO_REFUSAL INT32_MIN
 
+/* Make the table, so that children that are forked from here on have theirs at the same address. @return false when there is no memory. */
+bool slots_prepare(void);
+
 /* A slot, all zero but for `refusal`, `in_use` and `handed`. @return NULL when all are taken. */
 struct slot *slot_take(void);
 void slot_give(struct slot *slot);
@@ -119,11 +123,14 @@ bool slot_is_tag(uint64_t tag);
 
 static inline uint64_t slot_tag(const struct slot *slot)
 {
-    return (uint64_t)(uintptr_t)slot;
+    return slot->tag;
 }
 
 /* Call `visit(slot, argument)` for every slot in use; it may give the slot back. Slots that come or go meanwhile are visited or not. */
 void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument);
+
+/* Can it be a tag of process `pid`? */
+bool slot_is_of(uint64_t tag, int pid);
 
 /* Slots in use at this moment, for tests. */
 unsigned slots_taken(void);

@@ -256,11 +256,13 @@ static long enter(struct uring *ring, int fd, unsigned to_submit, unsigned least
     const bool polled = (ring->flags & IORING_SETUP_SQPOLL) != 0;
     flags &= ~(unsigned)(IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT);
     patience_begin(&patience, flags, argument, size);
+    uring_join(ring);
     uring_sync(ring);
     if (polled)
         submitted = wake_thread(ring, fd, to_submit, flags);
     else if (to_submit > 0)
         submitted = submit(ring, fd, to_submit, least, &patience, &waited);
+    uring_serve_shared(ring);
     if (submitted != (long)to_submit || waited)
         return submitted;
     if (!(flags & IORING_ENTER_GETEVENTS))

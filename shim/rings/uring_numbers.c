@@ -99,6 +99,7 @@ static __attribute__((noinline)) void begin(struct uring *ring)
         atomic_store(&ring->chains, NULL);
         atomic_store(&ring->due, false);
         atomic_store(&ring->has_pump_thread, false);
+        atomic_store(&ring->joined, false);
         /* Release: pairs with the acquire in is_begun. */
         atomic_store_explicit(&begun[place_of(ring)], true, memory_order_release);
     }
@@ -147,7 +148,8 @@ void uring_each(void (*visit)(struct uring *ring))
 {
     unsigned end = atomic_load_explicit(&rings_end, memory_order_acquire);
     for (unsigned i = 0; i < end; i++) {
-        if (atomic_load_explicit(&rings[i].users, memory_order_relaxed) == 0)
+        /* A forked child that has not used its parent's ring has no part in it. */
+        if (atomic_load_explicit(&rings[i].users, memory_order_relaxed) == 0 || !is_begun(&rings[i]))
             continue;
         struct uring *ring = hold_place(i + 1, NULL);
         if (!ring)

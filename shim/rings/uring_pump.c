@@ -194,7 +194,14 @@ static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t t
     if (__builtin_expect(!slot_is_tag(told->user_data), 1))
         return URING_SHOW;
     take_care(care);
-    return uring_finish(ring, told);
+    const uint64_t tag = told->user_data;
+    enum uring_finish finish = uring_finish(ring, told);
+    if (finish != URING_FOREIGN)
+        return finish;
+    /* A number of the program's that looks like one of ours. */
+    if (!atomic_load(&ring->control->shared))
+        return URING_SHOW;
+    return uring_is_orphan(ring, tag) ? URING_SWALLOW : URING_FOREIGN;
 }
 
 /* With the right to pump. @return false when it is stuck at an entry that another process has to finish. */
@@ -256,6 +263,7 @@ static bool pump(struct uring *ring, bool waits)
 {
     enum turn turn = TURN_TAKEN;
     bool moved = true;
+    uring_join(ring);
     while (moved && turn == TURN_TAKEN && is_behind(ring))
         turn = pump_once(ring, waits, &moved);
     /* What was swallowed is consumed as soon as what came before it is. */

@@ -47,7 +47,8 @@ struct uring_control {
     _Atomic uint32_t issuer;     /* SINGLE_ISSUER: the thread that may submit, once known */
     _Atomic uint32_t registered; /* changes of registered files and buffers, by whatever process: uring_registered.c */
     _Atomic uint32_t swallowed;  /* completions ever that the program was not to see */
-    _Atomic bool shared;         /* more than one process has submitted to it */
+    _Atomic bool shared;         /* more than one process has used it */
+    _Atomic int members[8];      /* those processes, 0: none */
     _Atomic uint32_t position[]; /* twice as many as the shadow's CQ has entries: uring_pump.c says why */
 };
 
@@ -91,6 +92,7 @@ struct uring {
     bool has_bounced;                     /* some request was; submission right */
     bool has_drained; /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic(struct uring_registered *) registered;
+    _Atomic bool joined;          /* this process is a member: uring_share.c */
     _Atomic bool has_pump_thread; /* uring_thread.c */
 };
 
@@ -126,6 +128,23 @@ void uring_reap(struct uring *ring);
 /* From now on, and until uring_thread_forget, a thread of the shim's pumps the ring. @return 0 or -errno. */
 int uring_thread_serve(struct uring *ring);
 void uring_thread_forget(struct uring *ring);
+
+/* ---- uring_share.c: processes that share a ring. ---- */
+
+void uring_join_slow(struct uring *ring);
+
+/* This process submits to the ring, or takes completions from it. */
+static inline void uring_join(struct uring *ring)
+{
+    if (__builtin_expect(!atomic_load_explicit(&ring->joined, memory_order_relaxed), 0))
+        uring_join_slow(ring);
+}
+
+/* Is the process gone that issued the request of this tag? */
+bool uring_is_orphan(const struct uring *ring, uint64_t tag);
+
+/* After a submission: of a shared ring, what this process has in flight is finished even if the program does not call. */
+void uring_serve_shared(struct uring *ring);
 
 /* ---- uring_numbers.c: the table of rings. ---- */
 

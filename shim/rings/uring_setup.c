@@ -247,7 +247,7 @@ static bool is_refused(unsigned flags)
 /* Make a shadow of the ring `fd`. `asked`: as the program did; `real`: as the kernel answered. @return NULL when that cannot be had. */
 static struct uring *shadow(int fd, const struct io_uring_params *asked, const struct io_uring_params *real)
 {
-    struct uring *ring = real->features & IORING_FEAT_SINGLE_MMAP ? uring_new() : NULL;
+    struct uring *ring = (real->features & IORING_FEAT_SINGLE_MMAP) && slots_prepare() ? uring_new() : NULL;
     if (!ring)
         return NULL;
     ring->flags = asked->flags;

@@ -115,9 +115,8 @@ static inline uint64_t uring_next_handed(struct uring *ring)
 static inline bool uring_is_current(const struct slot *slot)
 {
     const struct request *request = &slot->request;
-    return request->is_fixed
-               ? uring_registered_is(slot->uring.ring, (unsigned)slot->uring.sqe->fd, &request->view)
-               : fd_view_is_current(&request->view);
+    return request->is_fixed ? uring_registered_is(slot->uring.ring, (unsigned)slot->uring.sqe->fd, &request->view)
+                             : fd_view_is_current(&request->view);
 }
 
 /* In slot->uring.handed once the submitter has looked: did the number still lead to the file? */
