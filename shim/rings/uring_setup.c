@@ -186,7 +186,6 @@ static void describe(struct io_uring_params *params, const struct io_uring_param
     params->cq_off.ring_mask = (uint32_t)(words + offsetof(struct queue_words, cq_mask));
     params->cq_off.ring_entries = (uint32_t)(words + offsetof(struct queue_words, cq_entries));
     params->cq_off.cqes = (uint32_t)cqes;
-    params->features &= ~(uint32_t)IORING_FEAT_SINGLE_MMAP;
 }
 
 static void fill_words(struct uring *ring, struct queue_words *words)
