@@ -178,7 +178,7 @@ void change_close(struct change *change, bool changed)
     if (!change->view.file)
         return;
     struct map *map = change->mutation.map;
-    fd_view_renew(&change->view);
+    fd_view_renew(&change->view, false);
     if (map) {
         bool truncation = change->end == CHANGE_TO_END;
         /* A hole punched where a hole was, on btrfs, moves no times. */
@@ -203,7 +203,7 @@ void change_close_allocation(struct change *change, int result)
 {
     if (!change->only_allocates)
         change_close(change, result != -EOPNOTSUPP && result != -EBADF && result != -EINVAL);
-    else if (change->view.file && result == 0 && fd_view_renew(&change->view))
+    else if (change->view.file && result == 0 && fd_view_renew(&change->view, false))
         window_move(&change->view.file->map, issue_file_modified(change->view.fd));
     fd_view_close(&change->view);
 }

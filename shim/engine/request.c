@@ -175,7 +175,7 @@ static int prepare(struct request *request, const struct request_call *call)
     request->asked = request->vector.length;
     request->cursor = (struct cursor){.vector = request->vector.segments, .segments = request->vector.count};
     if (view->fd < 0)
-        fd_view_renew(view);
+        fd_view_renew(view, is_nowait(request));
     if (call->offset == TRANSFER_FILE_OFFSET)
         offset_share(&request->use, view->offset);
     if (view->state == FD_WATCHED)
@@ -277,7 +277,7 @@ static void detect(const struct request *request, int64_t result)
 {
     const struct cursor start = {.vector = request->vector.segments, .segments = request->vector.count};
     struct fd_view view = request->view;
-    fd_view_renew(&view); /* for the file's name */
+    fd_view_renew(&view, is_nowait(request)); /* for the file's name */
     detect_change(&view, start, request->data, (size_t)result, request->offset);
 }
 
@@ -323,7 +323,7 @@ static int64_t complete_read(struct request *request, int64_t result)
     struct part *part = &request->part;
     part->certain = reached_its_file(request);
     if (file_has_map(request->view.file))
-        fd_view_renew(&request->view);
+        fd_view_renew(&request->view, is_nowait(request));
     /* In place it may have to be read again. */
     if (request->in_place && !(request->view.flags & FD_READABLE))
         part->certain = false;

@@ -161,18 +161,36 @@ bool fd_view_leads(const struct fd_view *view)
     return view->fd >= 0 && view->file && file_is_behind(view->file, view->fd);
 }
 
-bool fd_view_renew(struct fd_view *view)
+static void look_by(struct fd_view *view, int fd, uint64_t word, uint64_t flags)
 {
-    if (fd_view_leads(view))
+    view->fd = fd;
+    view->word = word;
+    view->flags = (unsigned)((view->flags & FD_APPEND) | (flags & FD_FLAGS_MASK & ~(uint64_t)FD_APPEND));
+}
+
+/* Does the number lead to the file by another entry than the one that was looked up? */
+static bool find_again(struct fd_view *view, bool nowait)
+{
+    struct fd_view now;
+    if (view->fd < 0 || fd_view_open(&now, view->fd, nowait) != 0)
+        return false;
+    bool same = now.state == FD_DIRECT && now.file == view->file;
+    if (same)
+        look_by(view, now.fd, now.word, now.flags);
+    fd_view_close(&now);
+    return same;
+}
+
+bool fd_view_renew(struct fd_view *view, bool nowait)
+{
+    if (fd_view_leads(view) || find_again(view, nowait))
         return true;
     view->fd = -1;
     for (unsigned fd = 0; fd < range_end(FD_MAX); fd++) {
         uint64_t word = fd_word((int)fd);
         if (fd_word_state(word) != FD_DIRECT || fd_word_file(word) != view->file)
             continue;
-        view->fd = (int)fd;
-        view->word = word;
-        view->flags = (view->flags & FD_APPEND) | (word & FD_FLAGS_MASK & ~(uint64_t)FD_APPEND);
+        look_by(view, (int)fd, word, word);
         if (word & FD_READABLE)
             break;
     }

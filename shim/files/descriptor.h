@@ -111,10 +111,11 @@ static inline bool fd_view_is_current(const struct fd_view *view)
 bool fd_view_leads(const struct fd_view *view);
 
 /*
- * Look at the file by another direct number of this process if the view's own (or -1) no longer leads there: view->fd, word and flags become
- * its, but for FD_APPEND, which stays the request's. @return false when there is none: view->fd is -1 then. Lock-free; walks the table.
+ * Look at the file by another direct number of this process if the view's own (or -1) no longer leads there, or is not known to: view->fd, word
+ * and flags become its, but for FD_APPEND, which stays the request's. @return false when there is none: view->fd is -1 then.
+ * Walks the table. Unless `nowait`, the view's own number may be classified anew (fd_flags_changed).
  */
-bool fd_view_renew(struct fd_view *view);
+bool fd_view_renew(struct fd_view *view, bool nowait);
 
 /*
  * Look at what is behind a number, ours included, without remembering it: state FD_FILE is told apart from FD_PLAIN. May classify; not under

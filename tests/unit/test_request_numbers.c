@@ -137,6 +137,24 @@ START_TEST(a_read_in_place_whose_number_was_closed_is_read_again_by_another)
 }
 END_TEST
 
+/* Some description's flags were changed: no number is known any more. */
+START_TEST(a_read_whose_number_was_forgotten_learns_it_again)
+{
+    open_scene();
+    flip_bit_behind(scene.fixture.path, BLOCK + 5, 1);
+    for (int in_place = 0; in_place < 2; in_place++) {
+        struct request_call call = reading(memory, in_place ? 4 * BLOCK : LENGTH, 0);
+        request_ready(&request, scene.fd, &call);
+        ck_assert_int_eq(request.in_place, in_place);
+        ssize_t result = request_carry_out(&request, scene.fd);
+        request_issued(&request);
+        fd_flags_changed();
+        ck_assert_int_eq(request_complete(&request, result), -EIO);
+        ck_assert_uint_eq(stats_get(STAT_mismatches), ++mismatches);
+    }
+}
+END_TEST
+
 START_TEST(a_read_in_place_whose_readable_numbers_were_closed_is_unverified)
 {
     open_scene();
@@ -405,10 +423,10 @@ START_TEST(a_number_without_an_entry_is_told_by_its_file)
     int other = open(other_path(), O_RDWR | O_CREAT, 0600);
     ck_assert_int_eq(dup2(other, view.fd), view.fd);
     ck_assert(!fd_view_leads(&view));
-    ck_assert(fd_view_renew(&view));
+    ck_assert(fd_view_renew(&view, false));
     ck_assert_int_eq(view.fd, scene.fd);
     number_close(scene.fd);
-    ck_assert(!fd_view_renew(&view));
+    ck_assert(!fd_view_renew(&view, false));
     ck_assert_int_eq(view.fd, -1);
     ck_assert(!fd_view_leads(&view) && !fd_view_is_current(&view));
     fd_view_close(&view);
@@ -424,6 +442,7 @@ int main(int argc, char **argv)
         a_write_that_nobody_saw_taken_is_certain_only_while_the_number_stands,
         a_read_whose_number_was_closed_is_verified_by_another,
         a_read_in_place_whose_number_was_closed_is_read_again_by_another,
+        a_read_whose_number_was_forgotten_learns_it_again,
         a_read_in_place_whose_readable_numbers_were_closed_is_unverified,
         a_read_whose_last_number_was_closed_is_unverified,
         another_file_s_content_is_not_taken_for_damage,
