@@ -12,7 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/next.h"
 #include "base/raw.h"
 #include "rings/posix_queue.h"
 
@@ -250,7 +249,7 @@ static int start_helper(size_t stack)
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     if (stack > 0)
         pthread_attr_setstacksize(&attributes, stack);
-    int error = next.pthread_create(&thread, &attributes, help, NULL);
+    int error = pthread_create(&thread, &attributes, help, NULL);
     pthread_attr_destroy(&attributes);
     return error;
 }

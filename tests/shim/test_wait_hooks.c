@@ -167,6 +167,100 @@ static bool wait_raw_epoll_wait(int fd)
 }
 #endif
 
+/* --- Rings and contexts that wait for a descriptor themselves ------------------------------------------------------- */
+
+struct ring {
+    int fd;
+    struct io_uring_params params;
+    char *sq, *cq;
+    struct io_uring_sqe *sqes;
+    size_t sq_length, cq_length;
+};
+
+static uint32_t *word(char *memory, uint32_t offset)
+{
+    return (uint32_t *)(void *)(memory + offset);
+}
+
+/* @return false when the kernel has none for us. */
+static bool ring_open(struct ring *ring)
+{
+    memset(ring, 0, sizeof *ring);
+    ring->fd = (int)syscall(SYS_io_uring_setup, 8, &ring->params);
+    if (ring->fd < 0)
+        return false;
+    const struct io_uring_params *p = &ring->params;
+    const int shared = MAP_SHARED | MAP_POPULATE;
+    ring->sq_length = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
+    ring->cq_length = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
+    ring->sq = mmap(NULL, ring->sq_length, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_SQ_RING);
+    ring->cq = mmap(NULL, ring->cq_length, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_CQ_RING);
+    ring->sqes =
+        mmap(NULL, p->sq_entries * sizeof *ring->sqes, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_SQES);
+    check_that(ring->sq != MAP_FAILED && ring->cq != MAP_FAILED && ring->sqes != MAP_FAILED, "mmap of a ring");
+    return true;
+}
+
+static void ring_close(struct ring *ring)
+{
+    munmap(ring->sq, ring->sq_length);
+    munmap(ring->cq, ring->cq_length);
+    munmap(ring->sqes, ring->params.sq_entries * sizeof *ring->sqes);
+    close(ring->fd);
+}
+
+static void ring_submit(struct ring *ring, const struct io_uring_sqe *sqe)
+{
+    const struct io_sqring_offsets *at = &ring->params.sq_off;
+    uint32_t tail = *word(ring->sq, at->tail);
+    uint32_t index = tail & *word(ring->sq, at->ring_mask);
+    ring->sqes[index] = *sqe;
+    word(ring->sq, at->array)[index] = index;
+    __atomic_store_n(word(ring->sq, at->tail), tail + 1, __ATOMIC_RELEASE);
+    check_that(syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1, "io_uring_enter");
+}
+
+static bool take_completion(struct ring *ring, struct io_uring_cqe *cqe)
+{
+    const struct io_cqring_offsets *at = &ring->params.cq_off;
+    uint32_t head = *word(ring->cq, at->head);
+    if (head == __atomic_load_n(word(ring->cq, at->tail), __ATOMIC_ACQUIRE))
+        return false;
+    *cqe = ((struct io_uring_cqe *)(void *)(ring->cq + at->cqes))[head & *word(ring->cq, at->ring_mask)];
+    __atomic_store_n(word(ring->cq, at->head), head + 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* A poll request of another ring: what QEMU's event loop waits by. */
+static bool wait_other_ring(int fd)
+{
+    struct ring ring;
+    struct io_uring_cqe cqe;
+    if (!ring_open(&ring))
+        return true;
+    ring_submit(
+        &ring, &(struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = fd, .poll32_events = POLLIN, .user_data = 1});
+    long result;
+    do
+        result = syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+    while (result == -1 && errno == EINTR);
+    bool ready = result == 0 && take_completion(&ring, &cqe) && cqe.res == POLLIN;
+    ring_close(&ring);
+    return ready;
+}
+
+static bool wait_other_context(int fd)
+{
+    aio_context_t context = 0;
+    struct io_event event;
+    struct iocb iocb = {.aio_lio_opcode = IOCB_CMD_POLL, .aio_fildes = (uint32_t)fd, .aio_buf = POLLIN}, *list = &iocb;
+    check_that(syscall(SYS_io_setup, 1, &context) == 0, "io_setup");
+    check_that(syscall(SYS_io_submit, context, 1, &list) == 1, "io_submit of a poll");
+    bool ready = syscall(SYS_io_getevents, context, 1, 1, &event, TIME) == 1 && event.res == POLLIN;
+    syscall(SYS_io_destroy, context);
+    return ready;
+}
+
 static const struct wait {
     const char *name;
     bool (*run)(int fd);
@@ -194,6 +288,8 @@ static const struct wait {
     {"epoll_pwait2", wait_epoll_pwait2, false},
     {"SYS_epoll_pwait", wait_raw_epoll_pwait, false},
     {"SYS_epoll_pwait2", wait_raw_epoll_pwait2, false},
+    {"another ring", wait_other_ring, false},
+    {"another context", wait_other_context, false},
 #ifdef SYS_poll
     {"SYS_poll", wait_raw_poll, false},
     {"SYS_select", wait_raw_select, false},
@@ -359,60 +455,13 @@ END_TEST
 
 /* --- io_uring ----------------------------------------------------------------------------------------------------- */
 
-struct ring {
-    int fd;
-    struct io_uring_params params;
-    char *sq, *cq;
-    struct io_uring_sqe *sqes;
-};
-
-static uint32_t *word(char *memory, uint32_t offset)
-{
-    return (uint32_t *)(void *)(memory + offset);
-}
-
-/* @return false when the kernel has none for us. */
-static bool ring_open(struct ring *ring)
-{
-    memset(ring, 0, sizeof *ring);
-    ring->fd = (int)syscall(SYS_io_uring_setup, 8, &ring->params);
-    if (ring->fd < 0)
-        return false;
-    const struct io_uring_params *p = &ring->params;
-    const size_t sq = p->sq_off.array + p->sq_entries * sizeof(uint32_t);
-    const size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
-    const int shared = MAP_SHARED | MAP_POPULATE;
-    ring->sq = mmap(NULL, sq, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_SQ_RING);
-    ring->cq = mmap(NULL, cq, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_CQ_RING);
-    ring->sqes =
-        mmap(NULL, p->sq_entries * sizeof *ring->sqes, PROT_READ | PROT_WRITE, shared, ring->fd, IORING_OFF_SQES);
-    check_that(ring->sq != MAP_FAILED && ring->cq != MAP_FAILED && ring->sqes != MAP_FAILED, "mmap of a ring");
-    return true;
-}
-
 /* A request that completes in a while, after io_uring_enter has returned. */
 static void submit_timeout(struct ring *ring, uint64_t number)
 {
     static const struct __kernel_timespec while_ = {.tv_nsec = 2000000};
-    const struct io_sqring_offsets *at = &ring->params.sq_off;
-    uint32_t tail = *word(ring->sq, at->tail);
-    uint32_t index = tail & *word(ring->sq, at->ring_mask);
-    ring->sqes[index] = (struct io_uring_sqe){
-        .opcode = IORING_OP_TIMEOUT, .fd = -1, .addr = (uintptr_t)&while_, .len = 1, .user_data = number};
-    word(ring->sq, at->array)[index] = index;
-    __atomic_store_n(word(ring->sq, at->tail), tail + 1, __ATOMIC_RELEASE);
-    check_that(syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1, "io_uring_enter");
-}
-
-static bool take_completion(struct ring *ring, struct io_uring_cqe *cqe)
-{
-    const struct io_cqring_offsets *at = &ring->params.cq_off;
-    uint32_t head = *word(ring->cq, at->head);
-    if (head == __atomic_load_n(word(ring->cq, at->tail), __ATOMIC_ACQUIRE))
-        return false;
-    *cqe = ((struct io_uring_cqe *)(void *)(ring->cq + at->cqes))[head & *word(ring->cq, at->ring_mask)];
-    __atomic_store_n(word(ring->cq, at->head), head + 1, __ATOMIC_RELEASE);
-    return true;
+    ring_submit(ring,
+                &(struct io_uring_sqe){
+                    .opcode = IORING_OP_TIMEOUT, .fd = -1, .addr = (uintptr_t)&while_, .len = 1, .user_data = number});
 }
 
 static void check_completion(struct ring *ring, const struct wait *wait, uint64_t number)
@@ -440,7 +489,7 @@ START_TEST(after_every_wait_for_a_rings_eventfd_the_completion_is_in_the_ring)
         if (!waits[i].reads)
             ck_assert(wait_read(event));
     }
-    close(ring.fd);
+    ring_close(&ring);
     close(event);
 }
 END_TEST
@@ -461,7 +510,7 @@ START_TEST(after_every_wait_for_a_ring_itself_the_completion_is_in_the_ring)
         ck_assert_msg(ends(&waits[i], ring.fd), "%s: %m", waits[i].name);
         check_completion(&ring, &waits[i], 200 + i);
     }
-    close(ring.fd);
+    ring_close(&ring);
 }
 END_TEST
 
