@@ -15,6 +15,7 @@
 #include "engine/cancel.h"
 #include "rings/aio.h"
 #include "rings/aio_context.h"
+#include "rings/shadow.h"
 
 static const struct timespec no_time;
 
@@ -315,6 +316,8 @@ long aio_get_events(aio_context_t context, long least, long most, struct io_even
 {
     struct patience patience;
     struct reap reap;
+    if (shadow_is_nested())
+        shadow_before_wait();
     reap.aio = aio_hold(context);
     if (!reap.aio)
         return pass_on(context, least, most, events, timeout, signals);
@@ -328,6 +331,8 @@ long aio_get_events(aio_context_t context, long least, long most, struct io_even
     active_close(&reap.active);
     aio_release(reap.aio);
     cancel_restore(reap.cancel);
+    if (shadow_is_nested())
+        shadow_after_wait();
     return result;
 }
 

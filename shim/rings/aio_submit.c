@@ -19,6 +19,7 @@
 #include "files/descriptor.h"
 #include "rings/aio.h"
 #include "rings/aio_context.h"
+#include "rings/shadow.h"
 
 enum { BATCH = 64 };
 
@@ -68,6 +69,8 @@ void aio_learn_whether_current(struct slot *slot)
 static bool describe(struct request_call *call, const struct iocb *iocb)
 {
     const unsigned opcode = iocb->aio_lio_opcode;
+    if (opcode == IOCB_CMD_POLL)
+        shadow_note_nested();
     if (opcode != IOCB_CMD_PREAD && opcode != IOCB_CMD_PWRITE && opcode != IOCB_CMD_PREADV &&
         opcode != IOCB_CMD_PWRITEV)
         return false;

@@ -15,6 +15,7 @@
 #include "rings/uring.h"
 
 _Atomic unsigned shadow_count;
+_Atomic bool shadow_nested;
 
 static _Thread_local volatile bool pumping __attribute__((tls_model("initial-exec")));
 

@@ -20,6 +20,24 @@ static inline bool shadow_any(void)
     return __builtin_expect(atomic_load_explicit(&shadow_count, memory_order_relaxed) != 0, 0);
 }
 
+/*
+ * Rings and contexts can be asked themselves to wait for a descriptor (POLL requests), which may be another ring's or its eventfd: an event loop
+ * on one ring that watches the others. From the first such request on, whoever has looked after one of them looks after all.
+ */
+extern _Atomic bool shadow_nested __attribute__((visibility("hidden")));
+
+static inline void shadow_note_nested(void)
+{
+    /* Relaxed: noted before the request is submitted, by whose completion others learn of it. */
+    if (!atomic_load_explicit(&shadow_nested, memory_order_relaxed))
+        atomic_store_explicit(&shadow_nested, true, memory_order_relaxed);
+}
+
+static inline bool shadow_is_nested(void)
+{
+    return __builtin_expect(atomic_load_explicit(&shadow_nested, memory_order_relaxed), 0);
+}
+
 /* Around the real call. Never block; errno stays as it is; thread-safe; nothing happens in a handler that interrupted the same. */
 void shadow_before_wait(void);
 void shadow_after_wait(void);

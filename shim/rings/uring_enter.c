@@ -19,6 +19,7 @@
 #include "bounce/copy.h"
 #include "bounce/guard.h"
 #include "engine/active.h"
+#include "rings/shadow.h"
 #include "rings/uring_ring.h"
 
 #define KNOWN_FLAGS                                                                                                    \
@@ -283,6 +284,8 @@ long uring_enter(struct uring *ring, int fd, unsigned to_submit, unsigned least,
     if (flags & ~KNOWN_FLAGS)
         return -EINVAL;
     active_open(&active, drop, ring);
+    if (shadow_is_nested())
+        shadow_before_wait();
     long result = enter(ring, fd, to_submit, least, flags, argument, size);
     uring_pump(ring);
     active_close(&active);

@@ -19,6 +19,7 @@
 #include "base/raw.h"
 #include "engine/active.h"
 #include "engine/cancel.h"
+#include "rings/shadow.h"
 #include "rings/uring_ring.h"
 
 /* ---- Threads ---- */
@@ -276,6 +277,9 @@ void uring_pump(struct uring *ring)
 {
     if (is_behind(ring) || atomic_load_explicit(&ring->due, memory_order_relaxed))
         pump(ring, false);
+    /* What it waited for may be the others'. Nothing happens when it is one of all that are being pumped. */
+    if (shadow_is_nested())
+        shadow_after_wait();
 }
 
 bool uring_pump_through(struct uring *ring)

@@ -9,6 +9,7 @@
 
 #include "base/stats.h"
 #include "engine/issue.h"
+#include "rings/shadow.h"
 
 /* A read or write of a file, as the engine knows it. @return false: it is something else, or memory is not the entry's business. */
 static bool decode(const struct io_uring_sqe *sqe, struct request_call *call)
@@ -202,6 +203,22 @@ static void translate(const struct uring *ring, struct io_uring_sqe *sqe)
     sqe->addr = uring_name_in_kernel(ring, sqe->addr);
 }
 
+/* May it tell of another ring's completions? By its descriptor's readiness, or by reading an eventfd. */
+static bool watches(const struct io_uring_sqe *sqe)
+{
+    switch (sqe->opcode) {
+    case IORING_OP_POLL_ADD:
+    case URING_OP_EPOLL_WAIT:
+        return true;
+    case IORING_OP_READ:
+    case IORING_OP_READV:
+    case URING_OP_READ_MULTISHOT:
+        return !(sqe->flags & IOSQE_FIXED_FILE) && fd_word_state(fd_word(sqe->fd)) == FD_EVENT;
+    default:
+        return false;
+    }
+}
+
 /* Everything that is not a read or write of a file. @return false when there is no slot. */
 static bool stage_other(struct uring *ring, struct slot **slot, struct io_uring_sqe *real)
 {
@@ -243,6 +260,8 @@ struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_e
     real->flags = (uint8_t)((real->flags & ~order) | entry->links);
     const bool there = decode(real, &call) ? stage_read_or_write(ring, &slot, real, &call, entry->in_piece)
                                            : stage_other(ring, &slot, real);
+    if (watches(own))
+        shadow_note_nested();
     if (!there || (!slot && entry->is_gate && !(slot = slot_take())))
         return NULL;
     if (!slot)
