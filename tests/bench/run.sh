@@ -62,7 +62,8 @@ directory() {
 step() {
     local what=$1 limit=$(($2 * 4 + 60)) status
     shift 2
-    timeout --kill-after=10 "$limit" "$@" </dev/null >>"$records"
+    # In our process group, so that a signal which ends us ends it too.
+    timeout --foreground --kill-after=10 "$limit" "$@" </dev/null >>"$records"
     status=$?
     [ "$status" -eq 0 ] && return
     echo "bench: $what failed with status $status" >&2
