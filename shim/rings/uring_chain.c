@@ -299,9 +299,14 @@ static bool is_before_bounce(struct uring *ring, const struct source *source)
     return false;
 }
 
-/* Is a drain the shim's business? Not as long as the ring has no bounced request: then it is all the kernel's. */
+/*
+ * Is a drain the shim's business? Not as long as the ring has no bounced request: then it is all the kernel's. Nor if the kernel is going
+ * to refuse it (io_init_req, drain_disabled).
+ */
 static bool must_hold_drain(struct uring *ring, const struct source *source)
 {
+    if (ring->has_silenced || (entry_at(source, 0)->flags & IOSQE_CQE_SKIP_SUCCESS))
+        return false;
     if (ring->has_bounced || first_chain(ring) || is_before_bounce(ring, source))
         return true;
     ring->has_drained = true;

@@ -90,7 +90,8 @@ struct uring {
     _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
     _Atomic bool due;                     /* some chain may go on: uring_release has work */
     bool has_bounced;                     /* some request was; submission right */
-    bool has_drained; /* the kernel was given a drained entry that the shim knew no reason to keep back */
+    bool has_silenced; /* some entry was to skip its completion: from then on the kernel refuses to drain */
+    bool has_drained;  /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic(struct uring_registered *) registered;
     _Atomic bool joined;          /* this process is a member: uring_share.c */
     _Atomic bool has_pump_thread; /* uring_thread.c */

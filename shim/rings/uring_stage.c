@@ -258,6 +258,9 @@ struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_e
     memcpy(real, own, ring->sqe_size);
     const unsigned order = IOSQE_IO_LINK | IOSQE_IO_HARDLINK | (entry->drain ? 0U : IOSQE_IO_DRAIN);
     real->flags = (uint8_t)((real->flags & ~order) | entry->links);
+    ring->has_silenced = ring->has_silenced || (real->flags & IOSQE_CQE_SKIP_SUCCESS);
+    if (ring->has_silenced && (real->flags & IOSQE_IO_DRAIN)) /* which the kernel refuses, and may not know by now */
+        real->flags |= IOSQE_CQE_SKIP_SUCCESS;
     const bool there = decode(real, &call) ? stage_read_or_write(ring, &slot, real, &call, entry->in_piece)
                                            : stage_other(ring, &slot, real);
     if (watches(own))
@@ -270,7 +273,8 @@ struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_e
         slot->role = SLOT_FOLLOWED;
     remember(slot, ring, own, entry->heads_piece);
     real->user_data = slot_tag(slot);
-    real->flags &= (uint8_t)~IOSQE_CQE_SKIP_SUCCESS;
+    if (!(real->flags & IOSQE_IO_DRAIN))
+        real->flags &= (uint8_t)~IOSQE_CQE_SKIP_SUCCESS;
     return add(batch, slot);
 }
 

@@ -24,6 +24,7 @@ const struct async_door async_doors[] = {
      .is_uring = true,
      .setup = IORING_SETUP_SQE128 | IORING_SETUP_CQE32},
     {.name = "uring-calls", .ways = &async_uring_calls, .is_uring = true},
+    {.name = "uring-inline", .ways = &async_uring_calls, .is_uring = true, .by_instruction = true},
     {.name = "uring-calls-defer",
      .ways = &async_uring_calls,
      .is_uring = true,

@@ -50,8 +50,9 @@ struct async_door {
     const char *name;
     const struct async_ways *ways;
     bool is_uring;
-    bool is_fixed;  /* registered files and buffers: see async_use */
-    unsigned setup; /* IORING_SETUP_* */
+    bool is_fixed;       /* registered files and buffers: see async_use */
+    bool by_instruction; /* entered by inline assembly, where there is some */
+    unsigned setup;      /* IORING_SETUP_* */
 };
 
 struct async {
