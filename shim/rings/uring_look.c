@@ -207,7 +207,7 @@ static void look_at(struct uring *ring, struct uring_registered *table, int fd, 
 {
     struct registered_look before;
     struct registered_file *file = prepare(ring, table, index);
-    if (!file || !registered_read(file, &before))
+    if (!file || registered_read(file, &before, false) != 0)
         return;
     const bool was_lost = (int32_t)(before.changes - atomic_load(&table->lost)) < 0;
     registered_note(ring, &before);
@@ -252,9 +252,9 @@ static bool uses_file(uint8_t opcode)
 /* Is the slot known, with a number to look at its file by? */
 static bool is_ready(struct uring *ring, struct uring_registered *table, unsigned index)
 {
-    const struct registered_file *file = registered_file(table, index);
+    struct registered_file *file = registered_file(table, index);
     struct registered_look look;
-    if (!file || !registered_read(file, &look) || !registered_holds(ring, table, &look))
+    if (!file || registered_read(file, &look, false) != 0 || !registered_holds(ring, table, &look))
         return false;
     return look.file == 0 || look.own >= 0 || (look.known & REGISTERED_NUMBERLESS) ||
            fd_leads_to(look.number, file_at(look.file - 1), fd_word_state(look.known), look.known);

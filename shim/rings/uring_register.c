@@ -188,6 +188,7 @@ static int begin_files(struct files *files)
     int own[REGISTERED_OWN];
     unsigned found = 0;
     const struct registration *call = &files->call;
+    const uint32_t known = files->numbers ? REGISTERED_CHANGING : REGISTERED_NOT_KNOWN;
     process_lock(&saved);
     unsigned there = atomic_load(&files->table->files);
     int error = call->is_new && call->count > there ? registered_resize(files->table, call->count) : 0;
@@ -196,7 +197,7 @@ static int begin_files(struct files *files)
     for (unsigned i = 0; error == 0 && i < call->count; i++) {
         const struct registered_file *file = registered_file(files->table, call->first + i);
         if (file && !call->is_new && !(files->numbers && files->numbers[i] == SKIP))
-            found += registered_forget(files->table, call->first + i, 1, &own[found]);
+            found += registered_forget(files->table, call->first + i, 1, known, &own[found]);
         if (file && files->numbers)
             files->before[i].version = atomic_load(&file->version);
     }
@@ -206,30 +207,42 @@ static int begin_files(struct files *files)
     return error;
 }
 
-/* Learn slot `i` of the call from its number. */
-static void learn_file(struct files *files, unsigned i)
+/* Does the number lead to what it led to before the call? Then the kernel has found that, too. @return with a view of it, or false. */
+static bool same_as_before(struct fd_view *view, int number, uint64_t word)
 {
     const unsigned known = FD_STATES(FD_PLAIN) | FD_STATES(FD_FILE) | FD_STATES(FD_WATCHED) | FD_STATES(FD_DIRECT) |
                            FD_STATES(FD_EXCLUDED);
+    if (number < 0 || !(known >> fd_word_state(word) & 1) || fd_view_open(view, number, false) != 0)
+        return false;
+    if (fd_word(number) == word)
+        return true;
+    fd_view_close(view);
+    return false;
+}
+
+/* Slot `i` of the call, if it `is_done`, is what its number leads to. */
+static void settle_file(struct files *files, unsigned i, bool is_done)
+{
     const struct before *before = &files->before[i];
     const int number = files->numbers[i];
+    const unsigned index = files->call.first + i;
     struct registered_look look = files->counts;
     struct fd_view view;
     struct stat status;
-    if (number < 0 || !(known >> fd_word_state(before->word) & 1) || fd_view_open(&view, number, false) != 0)
-        return;
     look.version = before->version;
+    if (number == SKIP)
+        return;
+    if (!is_done || !same_as_before(&view, number, before->word)) {
+        registered_settle(files->ring, index, NULL, -1, &look);
+        return;
+    }
     if (fd_word_state(before->word) != FD_PLAIN && fstat(number, &status) == 0) {
         look.device = status.st_dev;
         look.inode = status.st_ino;
     }
     view.state = fd_word_state(before->word);
     view.flags = (unsigned)before->word & (FD_APPEND | FD_WRITABLE | FD_READABLE);
-    /* It led to the same before the call, during it, and still does. */
-    if (fd_word(number) == before->word)
-        registered_learn(files->ring, files->call.first + i, &view, number, -1, &look);
-    else
-        fd_view_close(&view);
+    registered_settle(files->ring, index, &view, number, &look);
 }
 
 /* After it. */
@@ -242,9 +255,11 @@ static void end_files(struct files *files, unsigned there, long result)
     if (call->is_new)
         registered_resize(files->table, result < 0 ? there : call->count);
     process_unlock(&saved);
-    long done = call->is_new && result == 0 ? (long)call->count : result;
-    for (long i = 0; files->numbers && i < done; i++)
-        learn_file(files, (unsigned)i);
+    if (!files->numbers || (call->is_new && result < 0))
+        return; /* nothing was forgotten, or no slot is there */
+    long done = call->is_new ? (long)call->count : result;
+    for (unsigned i = 0; i < call->count; i++)
+        settle_file(files, i, (long)i < done);
 }
 
 static long register_files(struct files *files, int fd)

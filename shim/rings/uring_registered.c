@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "base/own.h"
 #include "base/process.h"
@@ -25,6 +26,8 @@ static void registered_start(void)
     epoch = process_arena(sizeof *epoch);
 }
 PROCESS_INITIALISER(registered_start);
+
+enum { PATIENCE = 2000 }; /* steps of 50 microseconds */
 
 static uint32_t epoch_now(void)
 {
@@ -74,7 +77,7 @@ static int make_files(struct uring_registered *table, unsigned files)
 
 /* ---- one slot ---- */
 
-bool registered_read(const struct registered_file *file, struct registered_look *look)
+static bool read_once(const struct registered_file *file, struct registered_look *look)
 {
     /* Acquire, all of them: whoever has read something new sees that the version has moved. Pairs with the
      * releases in forget and learn. */
@@ -90,6 +93,21 @@ bool registered_read(const struct registered_file *file, struct registered_look 
     look->device = atomic_load_explicit(&file->device, memory_order_acquire);
     look->inode = atomic_load_explicit(&file->inode, memory_order_acquire);
     return !(look->version & 1) && atomic_load_explicit(&file->version, memory_order_relaxed) == look->version;
+}
+
+int registered_read(struct registered_file *file, struct registered_look *look, bool nowait)
+{
+    const struct timespec step = {.tv_nsec = 50000};
+    for (int i = 0; !read_once(file, look) || (look->known & REGISTERED_CHANGING); i++) {
+        uint32_t changing = REGISTERED_CHANGING;
+        if (nowait)
+            return -EAGAIN;
+        /* Whoever registers it has been interrupted for good, or by this very thread. */
+        if (i >= PATIENCE)
+            atomic_compare_exchange_strong(&file->known, &changing, REGISTERED_NOT_KNOWN);
+        raw(SYS_nanosleep, &step, NULL);
+    }
+    return 0;
 }
 
 bool registered_holds(struct uring *ring, struct uring_registered *table, const struct registered_look *look)
@@ -108,13 +126,13 @@ bool registered_holds(struct uring *ring, struct uring_registered *table, const 
     return look->file == 0 || look->epoch == epoch_now();
 }
 
-/* A slot becomes unknown. Process lock held. @return a number of ours that it had, or -1. */
-static int forget(struct registered_file *file)
+/* A slot becomes unknown, and `known` says why. Process lock held. @return a number of ours that it had, or -1. */
+static int forget(struct registered_file *file, uint32_t known)
 {
     uint32_t version = atomic_load_explicit(&file->version, memory_order_relaxed);
     uint32_t object = atomic_load_explicit(&file->file, memory_order_relaxed);
     atomic_store_explicit(&file->version, version + 1, memory_order_relaxed);
-    atomic_store_explicit(&file->known, REGISTERED_NOT_KNOWN, memory_order_release);
+    atomic_store_explicit(&file->known, known, memory_order_release);
     atomic_store_explicit(&file->file, 0, memory_order_release);
     atomic_store_explicit(&file->number, -1, memory_order_release);
     int own = atomic_load_explicit(&file->own, memory_order_relaxed);
@@ -169,13 +187,33 @@ void registered_learn(struct uring *ring, unsigned index, struct fd_view *view, 
     struct uring_registered *table = registered_of(ring);
     struct registered_file *file = registered_file(table, index);
     process_lock(&saved);
-    if (file && atomic_load_explicit(&file->version, memory_order_relaxed) == before->version) {
-        int old = forget(file);
+    if (file && atomic_load_explicit(&file->version, memory_order_relaxed) == before->version &&
+        !(before->known & REGISTERED_CHANGING)) {
+        int old = forget(file, REGISTERED_NOT_KNOWN);
         learn(file, view, number, own, before);
         own = old;
     }
     process_unlock(&saved);
     fd_view_close(view);
+    registered_dismiss(own);
+}
+
+void registered_settle(struct uring *ring, unsigned index, struct fd_view *view, int number,
+                       const struct registered_look *before)
+{
+    uint64_t saved;
+    int own = -1;
+    struct registered_file *file = registered_file(registered_of(ring), index);
+    process_lock(&saved);
+    if (file) {
+        bool same = atomic_load_explicit(&file->version, memory_order_relaxed) == before->version;
+        own = forget(file, REGISTERED_NOT_KNOWN);
+        if (same && view)
+            learn(file, view, number, -1, before);
+    }
+    process_unlock(&saved);
+    if (view)
+        fd_view_close(view);
     registered_dismiss(own);
 }
 
@@ -256,19 +294,6 @@ static void find_number(struct fd_view *view, const struct registered_look *look
     view->word = fd_word(view->fd);
 }
 
-/* Read a slot that may be changing. @return 0; -EAGAIN when `nowait` and that would have to be waited for. */
-static int read_slot(const struct registered_file *file, struct registered_look *look, bool nowait)
-{
-    uint64_t saved;
-    while (!registered_read(file, look)) {
-        if (nowait)
-            return -EAGAIN;
-        process_lock(&saved);
-        process_unlock(&saved);
-    }
-    return 0;
-}
-
 /* A slot that is not known: is it one whose requests ought to be bounced, as far as anything is said of it? */
 static bool was_direct(const struct registered_look *look)
 {
@@ -285,7 +310,7 @@ int uring_view_registered(struct uring *ring, struct fd_view *view, unsigned ind
         *view = (struct fd_view){.state = FD_PLAIN, .fd = -1};
         if (!slot || process_is_foreign())
             return 0;
-        int error = read_slot(slot, &look, nowait);
+        int error = registered_read(slot, &look, nowait);
         if (error != 0)
             return error;
         const bool holds = registered_holds(ring, table, &look);
@@ -315,7 +340,7 @@ bool uring_registered_is(struct uring *ring, unsigned index, const struct fd_vie
     struct uring_registered *table = registered_of(ring);
     struct registered_file *slot = table ? registered_file(table, index) : NULL;
     struct registered_look look;
-    return slot && view->file && registered_read(slot, &look) && registered_holds(ring, table, &look) &&
+    return slot && view->file && read_once(slot, &look) && registered_holds(ring, table, &look) &&
            look.file == file_index(view->file) + 1;
 }
 
@@ -329,12 +354,13 @@ bool uring_file_matters(struct uring *ring, unsigned index)
 
 /* ---- changes ---- */
 
-unsigned registered_forget(struct uring_registered *table, unsigned first, unsigned count, int own[REGISTERED_OWN])
+unsigned registered_forget(struct uring_registered *table, unsigned first, unsigned count, uint32_t known,
+                           int own[REGISTERED_OWN])
 {
     unsigned found = 0, files = atomic_load(&table->files);
     for (unsigned i = 0; i < count && first + i < files; i++) {
         struct registered_file *file = registered_file(table, first + i);
-        int number = file ? forget(file) : -1;
+        int number = file ? forget(file, known) : -1;
         if (number >= 0)
             own[found++] = number;
     }
@@ -352,7 +378,7 @@ void uring_files_changed(struct uring *ring, unsigned first, unsigned count)
     }
     process_lock(&saved);
     registered_count_change(ring, table);
-    unsigned found = registered_forget(table, first, count, own);
+    unsigned found = registered_forget(table, first, count, REGISTERED_NOT_KNOWN, own);
     process_unlock(&saved);
     while (found > 0)
         registered_dismiss(own[--found]);
@@ -389,7 +415,7 @@ void uring_forget_registered(struct uring *ring)
     for (unsigned i = 0; i < REGISTERED_FILES / REGISTERED_CHUNK; i++) {
         struct registered_file *chunk = atomic_load(&table->file_chunk[i]);
         for (unsigned j = 0; chunk && j < REGISTERED_CHUNK; j++)
-            registered_dismiss(forget(&chunk[j]));
+            registered_dismiss(forget(&chunk[j], REGISTERED_NOT_KNOWN));
         if (chunk)
             raw(SYS_munmap, chunk, REGISTERED_CHUNK * sizeof *chunk);
     }

@@ -21,6 +21,7 @@ enum {
     REGISTERED_NUMBERLESS = 1 << 16, /* the kernel has been asked, and no number could be kept */
     REGISTERED_DIRECT = 1 << 17,     /* opened by the ring with O_DIRECT: counted, should more never be seen of it */
     REGISTERED_UNSEEN = 1 << 18,     /* the kernel has not answered: requests pass, and are counted */
+    REGISTERED_CHANGING = 1 << 19,   /* it is being registered: requests wait until it is known what it has become */
 };
 
 #define REGISTERED_NO_ANSWER INT64_MIN /* uring_registered.answer */
@@ -92,24 +93,32 @@ struct registered_look {
     uint64_t maps, device, inode;
 };
 
-/* @return false: it is being changed. */
-bool registered_read(const struct registered_file *file, struct registered_look *look);
+/*
+ * Read a slot, when it is not being registered any more; or after a while, should that be interrupted by who reads. @return 0; -EAGAIN when
+ * `nowait` and it would have to be waited for.
+ */
+int registered_read(struct registered_file *file, struct registered_look *look, bool nowait);
 
 /* Does it still hold, as far as can be told here? */
 bool registered_holds(struct uring *ring, struct uring_registered *table, const struct registered_look *look);
 
 /*
  * The slot holds what `view` says (whose references move to it), found out by `number` of the program's (or -1) or a number of ours, `own` (or -1),
- * which moves to it too. `before`: the slot and the counts when that was begun; if the slot has changed since, nothing is stored, and `view`
+ * which moves to it too. `before`: the slot and the counts when that was begun. If the slot has changed since, nothing is stored, and `view`
  * and `own` are closed.
  */
 void registered_learn(struct uring *ring, unsigned index, struct fd_view *view, int number, int own,
                       const struct registered_look *before);
 
+/* The same by who has registered it; `view` NULL: it cannot be told what it is. If another has registered it meanwhile, it is forgotten. */
+void registered_settle(struct uring *ring, unsigned index, struct fd_view *view, int number,
+                       const struct registered_look *before);
+
 /*
- * Process lock held: forget what is known of [first, first + count). @return how many numbers of ours are to be dismissed, when the lock is no longer held.
+ * Process lock held: forget what is known of [first, first + count); `known`: REGISTERED_NOT_KNOWN or _CHANGING. @return how many numbers of ours are to be dismissed, when the lock is no longer held.
  */
-unsigned registered_forget(struct uring_registered *table, unsigned first, unsigned count, int own[REGISTERED_OWN]);
+unsigned registered_forget(struct uring_registered *table, unsigned first, unsigned count, uint32_t known,
+                           int own[REGISTERED_OWN]);
 
 /* Process lock held: there are `files` slots now. @return 0 or -ENOMEM. */
 int registered_resize(struct uring_registered *table, unsigned files);

@@ -2,6 +2,8 @@
  * Registered files: their numbers are closed, used again, change their flags; slots change while requests are in flight, and on both sides of a fork.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -183,6 +185,55 @@ START_TEST(looking_at_a_slot_takes_no_number_of_the_program_s)
 }
 END_TEST
 
+/* ---- Threads. ---- */
+
+struct switching {
+    int files[2];
+    _Atomic bool over;
+};
+
+/* The slot is one file, then the other. */
+static void *switch_files(void *argument)
+{
+    struct switching *switching = argument;
+    for (unsigned turn = 0; !switching->over; turn++) {
+        int result = (int)syscall(
+            SYS_io_uring_register, the_ring()->ring_fd, IORING_REGISTER_FILES_UPDATE,
+            &(struct io_uring_files_update){.offset = 0, .fds = (uint64_t)(uintptr_t)&switching->files[turn % 2]}, 1);
+        check_that(result == 1, "an update: %d", result);
+    }
+    return NULL;
+}
+
+/* Which file a write reaches is nobody's business; that no checksum is another file's is. */
+static void switched(struct ring_scene *scene)
+{
+    struct switching switching = {
+        .files = {direct_open(scene->path, O_RDWR | O_CREAT), direct_open(scene->other, O_RDWR | O_CREAT)}};
+    pthread_t thread;
+    direct_write(switching.files[0], ONE, 0, SIZE);
+    direct_write(switching.files[1], ONE, 0, SIZE);
+    register_slots(switching.files, 1);
+    ck_assert_int_eq(pthread_create(&thread, NULL, switch_files, &switching), 0);
+    for (unsigned turn = 0; turn < rounds(500, 20000); turn++) {
+        ring_put(0, FIXED, turn, 0, 2 * BLOCK);
+        ck_assert_int_eq(ring_read(0, FIXED, direct_memory(), SIZE, 0), SIZE);
+    }
+    switching.over = true;
+    pthread_join(thread, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        direct_check(switching.files[i], ONE, 2 * BLOCK, SIZE - 2 * BLOCK);
+        ck_assert_int_eq(pread(switching.files[i], direct_memory(), SIZE, 0), SIZE);
+        close(switching.files[i]);
+    }
+}
+
+START_TEST(a_slot_may_be_updated_while_another_thread_uses_it)
+{
+    ring_on_each_filesystem(0, switched);
+}
+END_TEST
+
 /* ---- Fork. ---- */
 
 /* Both sides submit to the ring in turn; each completes what it submitted. */
@@ -227,6 +278,7 @@ int main(int argc, char **argv)
         o_direct_may_be_set_and_taken_off_after_registration,
         a_registered_plain_file_that_gets_a_map_is_watched,
         looking_at_a_slot_takes_no_number_of_the_program_s,
+        a_slot_may_be_updated_while_another_thread_uses_it,
         registered_files_are_used_and_changed_on_both_sides_of_a_fork,
         NULL,
     };

@@ -188,7 +188,7 @@ START_TEST(a_plain_file_is_not_believed_any_more_when_maps_have_been_made)
     register_number(fd);
     struct registered_look look;
     struct uring_registered *table = registered_of(&ring);
-    ck_assert(registered_read(registered_file(table, 0), &look));
+    ck_assert_int_eq(registered_read(registered_file(table, 0), &look, false), 0);
     ck_assert_int_eq(fd_word_state(look.known), FD_FILE);
     ck_assert(registered_holds(&ring, table, &look));
     char path[FIXTURE_PATH + 32];
@@ -208,7 +208,7 @@ START_TEST(a_file_is_not_believed_any_more_when_flags_have_changed)
     ck_assert_int_eq(fcntl(fd, F_SETFL, O_DIRECT), 0);
     fd_flags_changed();
     struct registered_look look;
-    ck_assert(registered_read(registered_file(registered_of(&ring), 0), &look));
+    ck_assert_int_eq(registered_read(registered_file(registered_of(&ring), 0), &look, false), 0);
     ck_assert(!registered_holds(&ring, registered_of(&ring), &look));
 }
 END_TEST
@@ -306,6 +306,39 @@ START_TEST(what_the_ring_has_changed_is_no_longer_known)
     uring_forget_registered(&ring);
     ck_assert_uint_eq(references(fd), 1);
     ck_assert_int_eq(see(0).state, FD_PLAIN);
+}
+END_TEST
+
+START_TEST(who_must_not_wait_does_not_wait_for_a_registration)
+{
+    make_ring(0);
+    int fd = open_file(O_RDWR | O_DIRECT), own[REGISTERED_OWN];
+    register_number(fd);
+    uint64_t saved;
+    process_lock(&saved);
+    registered_forget(registered_of(&ring), 0, 1, REGISTERED_CHANGING, own);
+    process_unlock(&saved);
+    struct fd_view view;
+    ck_assert_int_eq(uring_view_registered(&ring, &view, 0, true), -EAGAIN);
+    /* Whoever registers it does not come back: after a while nothing is known of it. */
+    ck_assert_ptr_null(see(0).file);
+    ck_assert_int_eq(uring_view_registered(&ring, &view, 0, true), 0);
+}
+END_TEST
+
+START_TEST(of_two_registrations_at_once_neither_is_believed)
+{
+    make_ring(0);
+    int fd = open_file(O_RDWR | O_DIRECT);
+    register_number(fd);
+    struct registered_look before;
+    ck_assert_int_eq(registered_read(registered_file(registered_of(&ring), 0), &before, false), 0);
+    ck_assert_int_eq(update_numbers(0, &fd, 1), 1);
+    struct fd_view view;
+    ck_assert_int_eq(fd_view_open(&view, fd, false), 0);
+    registered_settle(&ring, 0, &view, fd, &before);
+    ck_assert_ptr_null(see(0).file);
+    ck_assert_uint_eq(references(fd), 1);
 }
 END_TEST
 
@@ -437,6 +470,8 @@ int main(int argc, char **argv)
         what_the_kernel_refuses_changes_nothing,
         a_failed_update_leaves_its_slots_unknown,
         what_the_ring_has_changed_is_no_longer_known,
+        who_must_not_wait_does_not_wait_for_a_registration,
+        of_two_registrations_at_once_neither_is_believed,
         a_child_does_not_use_its_parents_file_objects,
         what_a_child_registers_makes_the_parents_knowledge_void,
         a_registered_buffer_holds_its_own_bytes_only,
