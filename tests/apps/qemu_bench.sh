@@ -20,7 +20,7 @@ END
 }
 
 every_way_of_asking() {
-    local directory=$2 aio pattern=17 size image=$2/image seconds
+    local directory=$2 aio pattern=17 size image=$2/image seconds contended times
     truncate -s "$image_bytes" "$image"
     for aio in threads native io_uring; do
         seconds=""
@@ -31,12 +31,15 @@ every_way_of_asking() {
             writes_were_bounced
             expect direct_writes -ge $count
             seconds="$seconds, write $size $app_seconds s"
+            # When a request is still in flight as the next round comes to its place, nobody knows which of both stays.
+            contended=$(counter contended_blocks)
+            times=$((count * ${size%k} * 1024 / image_bytes + 1))
             # Enough requests to go round the image.
             [ $size = 4k ] || filled_with $pattern "$image"
             shimmed timeout 120 qemu-img bench -f raw -t none -i $aio -c $count -d 64 -s $size "$image"
             reads_were_verified
             expect direct_reads -ge $count
-            [ $size = 4k ] || expect blocks_unverified -eq 0
+            [ $size = 4k ] || expect blocks_unverified -le $((contended * times))
             seconds="$seconds, read $app_seconds s"
         done
         scrub_is_clean "$image"
