@@ -438,7 +438,7 @@ START_TEST(the_kernel_agrees_with_the_model)
     size_t count = test_filesystems(fs);
 
     for (size_t i = 0; i < count; i++) {
-        struct child child = run_on(&fs[i], WITHOUT_SHIM, "stderr", operations_wanted() / count / 10, i);
+        struct child child = run_on(&fs[i], WITHOUT_SHIM, "stderr", operations_wanted() / count / 20, i);
 
         ck_assert_msg(child_succeeded(&child), "%s: seed %" PRIu64, fs[i].name, random_run_seed());
         child_free(&child);

@@ -1,6 +1,7 @@
 /* io_uring by liburing. */
 #include <errno.h>
 #include <liburing.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,8 +108,10 @@ static int await_fetching(struct front *front, int count)
 {
     int64_t deadline = async_now() + ASYNC_PATIENCE;
 
-    while (io_uring_sq_ready(&front->ring) > 0)
+    while (io_uring_sq_ready(&front->ring) > 0) {
         check_that(async_now() < deadline, "nobody fetches from the submission queue");
+        sched_yield();
+    }
     return count;
 }
 
