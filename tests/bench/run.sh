@@ -88,7 +88,7 @@ measure() {
 
 # on_filesystem NAME PARENT: what is measured on each.
 on_filesystem() {
-    measure matrix "$1" "$(seconds 145 8)" "$2"
+    measure matrix "$1" "$(seconds 125 8)" "$2"
     if [ "$1" != tmpfs ] && { [ -z "$quick" ] || [ "$1" = xfs ]; }; then
         measure new-files "$1" "$(seconds 12 3)" "$2"
         measure threads "$1" "$(seconds 10 2)" "$2"
@@ -113,7 +113,7 @@ disk_type() {
     echo "${type:-disk}"
 }
 
-echo "  Zero-copy and bounced requests in turns; about $(seconds "14 minutes" "1 minute")." >&2
+echo "  Zero-copy and bounced requests in turns; about $(seconds "13 minutes" "1 minute")." >&2
 : >"$records" || exit 2
 began=$SECONDS
 
