@@ -459,6 +459,24 @@ START_TEST(a_lost_write_is_never_taken_for_another)
 }
 END_TEST
 
+START_TEST(what_lies_under_a_lost_append_or_buffered_write_stays_unknown)
+{
+    open_scene(O_RDWR, 4);
+    int buffered = number_open(scene.fixture.path, O_WRONLY);
+    struct request_call append = writing(memory, BLOCK, 0), call = writing(memory, 8 * BLOCK, 0);
+    append.flags = RWF_APPEND;
+    request_ready(&request, scene.fd, &append);
+    request_lose(&request);
+    request_ready(&request, buffered, &(struct request_call){.is_write = true, .address = memory, .length = 10});
+    request_lose(&request);
+    ck_assert_uint_eq(atomic_load(&scene.map->header->unsettled), 2);
+    ck_assert_int_eq(request_whole(scene.fd, &call), 8 * BLOCK);
+    check_unknown(0, 1);
+    check_known(2, 1, 4);
+    check_unknown(4, 8);
+}
+END_TEST
+
 START_TEST(a_lost_read_leaks_its_pages_and_nothing_else)
 {
     open_scene(O_RDWR, BLOCKS);
@@ -521,6 +539,7 @@ int main(int argc, char **argv)
         a_jump_out_of_the_preparation_leaves_nothing_behind,
         a_jump_out_of_the_completion_leaves_nothing_behind,
         a_lost_write_is_never_taken_for_another,
+        what_lies_under_a_lost_append_or_buffered_write_stays_unknown,
         a_lost_read_leaks_its_pages_and_nothing_else,
         a_fork_in_between_leaves_a_request_to_its_issuer,
         NULL,
