@@ -12,28 +12,10 @@
 #include <unistd.h>
 
 #include "support/direct.h"
+#include "support/posix_aio.h"
 #include "support/support.h"
 
-enum { PATIENCE = 60, LENGTH = 4 * BLOCK };
-
-static struct aiocb control_of(int fd, void *buffer, size_t length, size_t offset)
-{
-    return (struct aiocb){.aio_fildes = fd,
-                          .aio_buf = buffer,
-                          .aio_nbytes = length,
-                          .aio_offset = (off_t)offset,
-                          .aio_sigevent.sigev_notify = SIGEV_NONE};
-}
-
-static ssize_t end_of(struct aiocb *control)
-{
-    const struct aiocb *list[] = {control};
-    const struct timespec time = {.tv_sec = PATIENCE};
-    while (aio_error(control) == EINPROGRESS)
-        check_that(aio_suspend(list, 1, &time) == 0 || errno == EINTR, "a request never ends");
-    int error = aio_error(control);
-    return error == 0 ? aio_return(control) : -error;
-}
+enum { LENGTH = 4 * BLOCK };
 
 static int scene_file(const char *name)
 {
@@ -105,7 +87,7 @@ START_TEST(helpers_end_when_there_is_nothing_to_do)
         ck_assert_uint_eq(threads(), before + 1);
     }
     for (int i = 0; threads() > before; i++) {
-        ck_assert_msg(i < PATIENCE * 100, "it stays");
+        ck_assert_msg(i < POSIX_PATIENCE * 100, "it stays");
         usleep(10000);
     }
     ck_assert_int_eq(aio_write(&control), 0);
@@ -237,7 +219,7 @@ START_TEST(a_thread_is_cancelled_in_aio_suspend)
         void *result;
         struct timespec limit;
         clock_gettime(CLOCK_REALTIME, &limit);
-        limit.tv_sec += PATIENCE;
+        limit.tv_sec += POSIX_PATIENCE;
         ck_assert_int_eq(pthread_create(&thread, NULL, suspend_for_ever, &stuck.control), 0);
         usleep(turn % 2 ? 2000 : 0);
         ck_assert_int_eq(pthread_cancel(thread), 0);
@@ -329,7 +311,7 @@ static void *work(void *argument)
         size_t at = (worker->number * OWN + i) * LENGTH;
         unsigned char *own = memory + i * LENGTH;
         if (list[i]) {
-            check_that(aio_suspend(list, OWN, &(struct timespec){.tv_sec = PATIENCE}) == 0, "aio_suspend");
+            check_that(aio_suspend(list, OWN, &(struct timespec){.tv_sec = POSIX_PATIENCE}) == 0, "aio_suspend");
             ssize_t n = end_of(&controls[i]);
             check_that(n == LENGTH, "worker %zu, extent %zu: %zd", worker->number, i, n);
             if (controls[i].aio_lio_opcode == LIO_READ)
