@@ -569,13 +569,21 @@ static void forked(const char *directory)
 
 /* --- Running ------------------------------------------------------------------------------------------------------------------ */
 
-static const struct record_script scripts[] = {{"setups", setups},         {"kernel_polls", kernel_polls},
-                                               {"links", links},           {"waits", waits},
-                                               {"time_outs", time_outs},   {"readiness", readiness},
-                                               {"overflow", overflow},     {"eventfds", eventfds},
-                                               {"stays", stays},           {"messages", messages},
-                                               {"registered", registered}, {"duplicates", duplicates},
-                                               {"forked", forked},         {NULL, NULL}};
+/* Short ones, in one record. */
+static void others(const char *directory)
+{
+    time_outs(directory);
+    messages(directory);
+    registered(directory);
+    duplicates(directory);
+    forked(directory);
+}
+
+static const struct record_script scripts[] = {{"setups", setups},       {"kernel_polls", kernel_polls},
+                                               {"links", links},         {"waits", waits},
+                                               {"readiness", readiness}, {"overflow", overflow},
+                                               {"eventfds", eventfds},   {"stays", stays},
+                                               {"others", others},       {NULL, NULL}};
 
 static int record(int argc, char **argv)
 {
