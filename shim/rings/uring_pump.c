@@ -191,7 +191,8 @@ static char *entry_of(const struct uring *ring, char *cqes, uint32_t index)
 static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t tail, struct care *care)
 {
     struct io_uring_cqe *told = (struct io_uring_cqe *)(void *)entry_of(ring, ring->cqes, tail);
-    memcpy(told, entry_of(ring, ring->real_cqes, index), ring->cqe_size);
+    const char *real = entry_of(ring, ring->real_cqes, index);
+    URING_COPY(told, real, ring->cqe_size, 16);
     if (__builtin_expect(!slot_is_tag(told->user_data), 1))
         return URING_SHOW;
     take_care(care);

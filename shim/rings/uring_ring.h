@@ -28,6 +28,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "rings/abi.h"
 #include "rings/slot.h"
@@ -101,6 +102,14 @@ static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t i
 {
     return (struct io_uring_sqe *)(void *)(sqes + size * index);
 }
+
+/* Copy an entry of either queue: `least` bytes, or twice that. Constants are worth it: memcpy becomes a few instructions. */
+#define URING_COPY(to, from, size, least)                                                                              \
+    do {                                                                                                               \
+        memcpy(to, from, least);                                                                                       \
+        if (__builtin_expect((size) > (least), 0))                                                                     \
+            memcpy((char *)(to) + (least), (const char *)(from) + (least), least);                                     \
+    } while (0)
 
 /* ---- uring_pump.c, uring_enter.c ---- */
 

@@ -11,9 +11,20 @@
 #include "engine/issue.h"
 #include "rings/shadow.h"
 
+static bool is_read_or_write(unsigned opcode)
+{
+    const uint64_t such = UINT64_C(1) << IORING_OP_READ | UINT64_C(1) << IORING_OP_WRITE |
+                          UINT64_C(1) << IORING_OP_READV | UINT64_C(1) << IORING_OP_WRITEV |
+                          UINT64_C(1) << IORING_OP_READ_FIXED | UINT64_C(1) << IORING_OP_WRITE_FIXED |
+                          UINT64_C(1) << URING_OP_READV_FIXED | UINT64_C(1) << URING_OP_WRITEV_FIXED;
+    return opcode < 64 && such >> opcode & 1;
+}
+
 /* A read or write of a file, as the engine knows it. @return false: it is something else, or memory is not the entry's business. */
 static bool decode(const struct io_uring_sqe *sqe, struct request_call *call)
 {
+    if (!is_read_or_write(sqe->opcode))
+        return false;
     *call = (struct request_call){
         .address = (const void *)(uintptr_t)sqe->addr, /* NOLINT: the entry holds an address */
         .length = sqe->len,
@@ -36,11 +47,8 @@ static bool decode(const struct io_uring_sqe *sqe, struct request_call *call)
     case IORING_OP_WRITE_FIXED:
         call->is_write = true;
         break;
-    case IORING_OP_READ:
-    case IORING_OP_READ_FIXED:
-        break;
     default:
-        return false;
+        break;
     }
     /* Attributes (protection information) belong to the program's own memory. */
     return !(sqe->flags & IOSQE_BUFFER_SELECT) && sqe->__pad2[0] == 0;
@@ -253,9 +261,9 @@ struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_e
 
     if (!has_room(batch))
         return NULL;
-    memcpy(own, entry->sqe, ring->sqe_size);
+    URING_COPY(own, entry->sqe, ring->sqe_size, 64);
     struct io_uring_sqe *real = real_entry(batch, batch->real);
-    memcpy(real, own, ring->sqe_size);
+    URING_COPY(real, own, ring->sqe_size, 64);
     const unsigned order = IOSQE_IO_LINK | IOSQE_IO_HARDLINK | (entry->drain ? 0U : IOSQE_IO_DRAIN);
     real->flags = (uint8_t)((real->flags & ~order) | entry->links);
     ring->has_silenced = ring->has_silenced || (real->flags & IOSQE_CQE_SKIP_SUCCESS);
