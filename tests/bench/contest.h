@@ -52,7 +52,7 @@ struct contest {
         covered; /* of the blocks that is_bounced sides moved: how many the shim summed (writes) or verified (reads), 0 to 1 */
 };
 
-/* Run for about `seconds`, at least nine rounds. */
+/* Run for about `seconds`, and longer for the sake of nine rounds: up to twice as long, at least three rounds. */
 void contest_run(struct contest *contest, double seconds);
 
 /* Memory for the requests of all contests, as a program gets it from the system: `bytes` of random content. */
