@@ -78,6 +78,8 @@ void aio_release(struct aio *aio)
     /* Both: what the holders did comes before the last one's end. */
     if (atomic_fetch_sub_explicit(&aio->holders, 1, memory_order_acq_rel) != 1)
         return;
+    /* Release: who gets the same addresses from the kernel next comes after us; pairs with make_shadow. */
+    atomic_fetch_sub_explicit(&shadow_count, 1, memory_order_release);
     raw(SYS_munmap, aio->shadow, aio->length);
     atomic_store_explicit(&aio->taken, false, memory_order_release);
 }
@@ -141,6 +143,8 @@ static int make_shadow(struct aio *aio, aio_context_t real)
     long address = raw(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (raw_failed(address))
         return (int)address;
+    /* Acquire: pairs with aio_release. */
+    atomic_fetch_add_explicit(&shadow_count, 1, memory_order_acquire);
     aio->real = real;
     aio->shadow = (struct aio_ring *)address;
     aio->length = length;
@@ -174,7 +178,6 @@ static long set_up(unsigned events, aio_context_t *context)
         return error;
     }
     *context = (aio_context_t)(uintptr_t)table->contexts[i].shadow;
-    atomic_fetch_add_explicit(&shadow_count, 1, memory_order_relaxed);
     publish((uint32_t)i, *context);
     return 0;
 }

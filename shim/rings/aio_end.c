@@ -8,7 +8,6 @@
 #include "base/raw.h"
 #include "rings/aio.h"
 #include "rings/aio_context.h"
-#include "rings/shadow.h"
 
 /*
  * Waits of 20 ms. The limit is for requests that were given up by a jump out of io_submit, and which the kernel may never have taken: a device
@@ -74,7 +73,6 @@ long aio_destroy(aio_context_t context)
     if (atomic_load_explicit(&aio->ours, memory_order_acquire) > 0)
         lose_rest(aio);
     aio_release(aio);
-    atomic_fetch_sub_explicit(&shadow_count, 1, memory_order_relaxed);
     process_release_signals(&held);
     return 0;
 }

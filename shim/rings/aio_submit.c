@@ -48,16 +48,21 @@ struct batch {
     struct iocb *list[BATCH]; /* what the kernel gets */
 };
 
+/* Acquire: all that was written before it was handed over; pairs with the release in hand_over. */
+static uint64_t handed_of(const struct slot *slot)
+{
+    return atomic_load_explicit(&slot->handed, memory_order_acquire);
+}
+
 struct slot *aio_slot_of(const struct aio *aio, uint64_t object)
 {
     struct slot *slot = slot_of(object - offsetof(struct slot, aio.iocb));
-    return slot && slot->aio.aio == aio ? slot : NULL;
+    return slot && handed_of(slot) != 0 && slot->aio.aio == aio ? slot : NULL;
 }
 
 void aio_learn_whether_current(struct slot *slot)
 {
-    /* Acquire: all that was written before it was handed over; pairs with the release in hand_over. */
-    uint64_t handed = atomic_load_explicit(&slot->handed, memory_order_acquire);
+    const uint64_t handed = handed_of(slot);
     if (handed == LEFT_CURRENT || handed == LEFT_STALE)
         slot->request.current = handed == LEFT_CURRENT;
     else
@@ -237,7 +242,7 @@ static void hand_over(struct batch *batch)
     for (int i = batch->first; i < batch->count; i++) {
         struct staged *staged = &batch->staged[i];
         staged->handed = handed += 2;
-        /* Release: whoever completes it sees all of it; pairs with aio_learn_whether_current. */
+        /* Release: whoever completes it sees all of it; pairs with handed_of. */
         if (staged->slot)
             atomic_store_explicit(&staged->slot->handed, handed, memory_order_release);
     }
