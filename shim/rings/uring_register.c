@@ -3,7 +3,7 @@
  * it does not accept, or we cannot read, it judges by itself.
  *
  * What the range held is forgotten before the call, and learned after it from the numbers that were registered, if they lead to what they led
- * to before it.
+ * to before it. Nobody submits meanwhile: a request that was prepared for one file would go to the other.
  */
 #include <errno.h>
 #include <limits.h>
@@ -310,12 +310,17 @@ static long register_unseen(struct uring *ring, int fd, unsigned opcode, void *a
 
 long uring_register_files(struct uring *ring, int fd, unsigned opcode, void *argument, unsigned count)
 {
+    struct active active;
     struct files files = {.ring = ring, .table = process_owns_tables() ? make_table(ring) : NULL};
     if (!files.table)
         return register_unseen(ring, fd, opcode, argument, count);
-    if (!parse(&files.call, opcode, argument, count) || files.call.count > REGISTERED_FILES)
-        return change_all_files(ring, files.table, fd, opcode, argument, count);
-    return register_files(&files, fd);
+    const bool claimed = uring_claim(ring, &active);
+    long result = parse(&files.call, opcode, argument, count) && files.call.count <= REGISTERED_FILES
+                      ? register_files(&files, fd)
+                      : change_all_files(ring, files.table, fd, opcode, argument, count);
+    if (claimed)
+        uring_disclaim(ring, &active);
+    return result;
 }
 
 /* ---- buffers ---- */

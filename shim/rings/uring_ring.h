@@ -30,6 +30,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "engine/active.h"
 #include "rings/abi.h"
 #include "rings/slot.h"
 #include "rings/uring.h"
@@ -187,6 +188,13 @@ void uring_unmap(struct uring *ring);
  */
 long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
                   size_t size, bool *waited);
+
+/*
+ * The right to submit, for who changes what entries refer to: between a look at that and the kernel's nobody else does. @return false when this very
+ * thread has it already: a handler has interrupted a submission.
+ */
+bool uring_claim(struct uring *ring, struct active *active);
+void uring_disclaim(struct uring *ring, struct active *active);
 
 /* Is something kept back that waits for completions? Then nobody may sleep until there are several: the first may let it go on. */
 static inline bool uring_is_holding(const struct uring *ring)

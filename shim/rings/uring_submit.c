@@ -302,6 +302,20 @@ static long submit(struct uring *ring, int fd, unsigned to_submit, struct sendin
     }
 }
 
+bool uring_claim(struct uring *ring, struct active *active)
+{
+    if (!take_right(ring, true))
+        return false;
+    active_open(active, clean_up_right, ring);
+    return true;
+}
+
+void uring_disclaim(struct uring *ring, struct active *active)
+{
+    give_right(ring);
+    active_close(active);
+}
+
 static long submit_rightfully(struct uring *ring, int fd, unsigned to_submit, struct sending *sending, bool waits)
 {
     struct active active;
