@@ -312,7 +312,11 @@ static void links(struct scene *scene)
     for (unsigned i = 0; i < 3; i++) {
         struct io_uring_sqe *sqe = next_sqe(scene);
 
-        io_uring_prep_read(sqe, i == 0 ? -1 : scene->direct, place(scene, i), BLOCK, 0);
+        /* When work that nobody hears of is done is a matter of time: the silent one has none. */
+        if (i == 2)
+            io_uring_prep_nop(sqe);
+        else
+            io_uring_prep_read(sqe, i == 0 ? -1 : scene->direct, place(scene, i), BLOCK, 0);
         io_uring_sqe_set_flags(sqe, (i < 2 ? IOSQE_IO_HARDLINK : 0) | (i == 2 ? IOSQE_CQE_SKIP_SUCCESS : 0));
         io_uring_sqe_set_data64(sqe, i);
     }
