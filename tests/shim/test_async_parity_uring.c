@@ -85,6 +85,9 @@ static void note_state(const struct scene *scene)
     struct pollfd fd = {scene->ring.ring_fd, POLLIN | POLLOUT, 0};
     int ready = poll(&fd, 1, 0);
 
+    /* Deferred work makes a ring ready before it has a completion: when, is a matter of time. */
+    if (scene->params.flags & IORING_SETUP_DEFER_TASKRUN && io_uring_cq_ready(&scene->ring) == 0)
+        fd.revents &= (short)~POLLIN;
     note("  queued %u, room %u, ready %u, overflow %d, poll %d %x", io_uring_sq_ready(&scene->ring),
          io_uring_sq_space_left(&scene->ring), io_uring_cq_ready(&scene->ring), io_uring_cq_has_overflow(&scene->ring),
          ready, (unsigned)fd.revents);
