@@ -175,9 +175,9 @@ static void raise_end(_Atomic unsigned *end, unsigned least)
 struct uring *uring_new(void)
 {
     for (unsigned i = 0; i < URING_MAX; i++) {
-        bool taken = false;
+        uint32_t taken = 0;
         if (atomic_load_explicit(&rings[i].taken, memory_order_relaxed) ||
-            !atomic_compare_exchange_strong(&rings[i].taken, &taken, true))
+            !atomic_compare_exchange_strong(&rings[i].taken, &taken, 1))
             continue;
         raise_end(&rings_end, i + 1);
         return &rings[i];
@@ -190,7 +190,7 @@ void uring_discard(struct uring *ring)
     const size_t clean = offsetof(struct uring, numbers);
     memset((char *)ring + clean, 0, sizeof *ring - clean);
     /* Release: zeroed, for whoever takes it next. */
-    atomic_store_explicit(&ring->taken, false, memory_order_release);
+    atomic_store_explicit(&ring->taken, 0, memory_order_release);
 }
 
 /* Let a number lead to the ring. */

@@ -66,11 +66,10 @@ struct uring_front {
 };
 
 struct uring {
-    _Atomic bool taken;       /* the place in the table */
+    _Atomic uint32_t taken;   /* the place in the table: 0 or 1 */
     _Atomic uint32_t users;   /* calls at work on it, and 1 as long as it has numbers. 0: it is gone, or going */
     _Atomic uint32_t numbers; /* descriptor numbers and registered indices that lead here */
     _Atomic int fd;           /* one of the former, or -1 */
-    int pid;                  /* whose `local` part this is */
     unsigned flags;           /* IORING_SETUP_*, as the program asked */
     unsigned features;
     size_t sqe_size, cqe_size; /* 64 or 128, 16 or 32 */
@@ -83,18 +82,19 @@ struct uring {
     uint32_t *real_array;
     char *real_sqes, *real_cqes;
     _Atomic uint32_t *real_sq_flags;
-    char *real_rings; /* head, tail, ... and entries of both queues */
-    size_t memory_length, real_length,
-        real_sqes_length; /* of S and what is mapped over it; of real_rings and real_sqes */
+    char *real_rings;                     /* head, tail, ... and entries of both queues */
+    size_t memory_length;                 /* of S and what is mapped over it */
+    size_t real_length, real_sqes_length; /* of real_rings and real_sqes */
     /* local: of this process */
-    _Atomic uint32_t in_flight;           /* slots that the kernel has */
     _Atomic uint64_t handed;              /* requests ever handed to the kernel: names each of them */
     _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
-    _Atomic bool due;                     /* some chain may go on: uring_release has work */
-    bool has_bounced;                     /* some request was; submission right */
-    bool has_silenced; /* some entry was to skip its completion: from then on the kernel refuses to drain */
-    bool has_drained;  /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic(struct uring_registered *) registered;
+    int pid;                      /* whose it is */
+    _Atomic uint32_t in_flight;   /* slots that the kernel has */
+    _Atomic bool due;             /* some chain may go on: uring_release has work */
+    bool has_bounced;             /* some request was; submission right */
+    bool has_silenced;            /* some entry was to skip its completion: from then on the kernel refuses to drain */
+    bool has_drained;             /* the kernel was given a drained entry that the shim knew no reason to keep back */
     _Atomic bool joined;          /* this process is a member: uring_share.c */
     _Atomic bool has_pump_thread; /* uring_thread.c */
 };
