@@ -291,8 +291,9 @@ int posix_aio_submit_list(int mode, struct aiocb *const list[], int count, const
         else
             submitted++;
     }
+    if (submitted == 0)
+        group->kept = false; /* nobody else has seen it */
     if (mode == LIO_NOWAIT || submitted == 0) {
-        group->kept = false;
         posix_group_leave(group);
         return error;
     }
