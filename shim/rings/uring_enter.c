@@ -175,13 +175,15 @@ static bool is_reached(const struct uring *ring, const struct goal *goal)
     return (int32_t)(uring_real_tail(ring) - goal->tail) >= 0;
 }
 
-/* Another process that shares the ring has to finish what lies in front: give it time. */
-static void await_other_process(const struct uring *ring)
+/* Another process that shares the ring has to finish what lies in front: give it time. @return 0, or what the program is told. */
+static long await_other_process(const struct uring *ring, const struct patience *patience)
 {
     const struct timespec while_ = {.tv_nsec = 5000000};
     uint32_t pumped = atomic_load(&ring->control->pumped);
-    if (pumped != uring_real_tail(ring))
-        raw(SYS_futex, &ring->control->pumped, FUTEX_WAIT, pumped, &while_);
+    if (pumped != uring_real_tail(ring) &&
+        raw(SYS_futex, &ring->control->pumped, FUTEX_WAIT, pumped, &while_) == -EINTR)
+        return -EINTR;
+    return patience_is_over(patience) ? -ETIME : 0;
 }
 
 /*
@@ -204,9 +206,10 @@ static bool goes_on(struct uring *ring, const struct goal *goal, unsigned least,
         *result = ready > 0 ? 0 : patience_is_over(patience) ? -ETIME : -EINTR;
         return false;
     }
-    if (stuck)
-        await_other_process(ring);
-    return true;
+    long told = stuck ? await_other_process(ring, patience) : 0;
+    if (told != 0)
+        *result = ready > 0 ? 0 : told;
+    return told == 0;
 }
 
 /* With GETEVENTS. */

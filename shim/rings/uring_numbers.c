@@ -206,6 +206,7 @@ bool uring_publish(struct uring *ring, int fd)
     if ((unsigned)fd >= FD_MAX)
         return false;
     ring->pid = (int)raw(SYS_getpid);
+    uring_join(ring);
     atomic_store(&ring->fd, fd);
     atomic_store(&begun[place_of(ring)], true);
     atomic_fetch_add(&uring_count, 1);

@@ -32,13 +32,12 @@ void uring_join_slow(struct uring *ring)
 {
     enum { MEMBERS = sizeof ring->control->members / sizeof *ring->control->members };
     struct uring_control *control = ring->control;
-    bool is_member = false;
+    bool is_member = false; /* more than these: what they leave in flight counts as a dead process's */
     for (unsigned i = 0; i < MEMBERS && !is_member; i++) {
         int member = atomic_load(&control->members[i]);
-        if (member != 0 && member != ring->pid) {
+        if (member != 0 && member != ring->pid && !is_gone(member)) {
             atomic_store(&control->shared, true);
-            if (!is_gone(member))
-                continue;
+            continue;
         }
         is_member = member == ring->pid || atomic_compare_exchange_strong(&control->members[i], &member, ring->pid);
     }
