@@ -3,7 +3,7 @@
  * they are. Nothing is reaped here, by nobody: that would steal the wake-up of a thread that sleeps in io_getevents.
  *
  * From the moment that the kernel has a request it may be completed, and its slot be another's, before the real call has returned. So a slot is
- * handed over under a number of its own (slot->handed). Afterwards the submitter leaves there what he alone can tell, whether the descriptor
+ * handed over under a number of its own (slot_hand_over). Afterwards the submitter leaves there what he alone can tell, whether the descriptor
  * still led to the file, by a compare-and-swap that fails if the slot is not that request's any more. Who completes the request before that looks himself.
  *
  * What must be told to the program as a completion of its request, and not by io_submit, is posted by the kernel: a request of no bytes at the same place,
@@ -22,12 +22,6 @@
 #include "rings/shadow.h"
 
 enum { BATCH = 64 };
-
-/* In slot->handed afterwards; numbers of handings-over are even, and not 0. */
-enum { LEFT_CURRENT = 1, LEFT_STALE = 3 };
-
-/* Ordinary memory: numbers of the parent's slots mean nothing in a child, whose slots are all new. */
-static _Atomic uint64_t last_handed;
 
 struct staged {
     struct slot *slot; /* NULL: the program's own */
@@ -48,25 +42,19 @@ struct batch {
     struct iocb *list[BATCH]; /* what the kernel gets */
 };
 
-/* Acquire: all that was written before it was handed over; pairs with the release in hand_over. */
-static uint64_t handed_of(const struct slot *slot)
-{
-    return atomic_load_explicit(&slot->handed, memory_order_acquire);
-}
-
 struct slot *aio_slot_of(const struct aio *aio, uint64_t object)
 {
     struct slot *slot = slot_of(object - offsetof(struct slot, aio.iocb));
-    return slot && handed_of(slot) != 0 && slot->aio.aio == aio ? slot : NULL;
+    return slot && slot_is_in_kernel(slot) && slot->aio.aio == aio ? slot : NULL;
 }
 
 void aio_learn_whether_current(struct slot *slot)
 {
-    const uint64_t handed = handed_of(slot);
-    if (handed == LEFT_CURRENT || handed == LEFT_STALE)
-        slot->request.current = handed == LEFT_CURRENT;
-    else
+    const enum slot_word word = slot_word(slot);
+    if (word == SLOT_NO_WORD)
         request_issued(&slot->request);
+    else
+        slot->request.current = word == SLOT_CURRENT;
 }
 
 /* ---- Staging. ---- */
@@ -237,26 +225,16 @@ static int count_ours(const struct batch *batch, int first, int end)
 
 static void hand_over(struct batch *batch)
 {
-    const uint64_t count = (uint64_t)(batch->count - batch->first);
-    uint64_t handed = atomic_fetch_add_explicit(&last_handed, 2 * count, memory_order_relaxed);
-    for (int i = batch->first; i < batch->count; i++) {
-        struct staged *staged = &batch->staged[i];
-        staged->handed = handed += 2;
-        /* Release: whoever completes it sees all of it; pairs with handed_of. */
-        if (staged->slot)
-            atomic_store_explicit(&staged->slot->handed, handed, memory_order_release);
-    }
+    for (int i = batch->first; i < batch->count; i++)
+        if (batch->staged[i].slot)
+            batch->staged[i].handed = slot_hand_over(batch->staged[i].slot);
 }
 
 /* The kernel has it. The slot may be another's. */
 static void leave_word(const struct staged *staged)
 {
-    uint64_t handed = staged->handed;
-    if (!staged->slot || atomic_load_explicit(&staged->slot->handed, memory_order_relaxed) != handed)
-        return;
-    const uint64_t left = fd_word(staged->fd) == staged->word ? LEFT_CURRENT : LEFT_STALE;
-    atomic_compare_exchange_strong_explicit(&staged->slot->handed, &handed, left, memory_order_acq_rel,
-                                            memory_order_relaxed);
+    if (staged->slot && slot_is_handed(staged->slot, staged->handed))
+        slot_leave_word(staged->slot, staged->handed, fd_word(staged->fd) == staged->word);
 }
 
 /* Give the kernel what is staged. @return how many it took, or what it says of the first. */

@@ -239,3 +239,51 @@ unsigned slots_taken(void)
     slots_each(count, &taken);
     return taken;
 }
+
+/* ---- Handing over: in slot->handed even numbers, which say which, or what was left. 0: the kernel does not have it. ---- */
+
+enum { LEFT_CURRENT = 1, LEFT_STALE = 3 };
+
+/* Ordinary memory: numbers of the parent's slots mean nothing in a child, whose slots are all new. */
+static _Atomic uint64_t last_handed;
+
+/* Acquire: all that was written before it was handed over; pairs with the release in slot_hand_over. */
+static uint64_t handed_of(const struct slot *slot)
+{
+    return atomic_load_explicit(&slot->handed, memory_order_acquire);
+}
+
+uint64_t slot_hand_over(struct slot *slot)
+{
+    const uint64_t handed = atomic_fetch_add_explicit(&last_handed, 2, memory_order_relaxed) + 2;
+    /* Release: whoever completes it sees all of it; pairs with handed_of. */
+    atomic_store_explicit(&slot->handed, handed, memory_order_release);
+    return handed;
+}
+
+void slot_take_back(struct slot *slot)
+{
+    atomic_store_explicit(&slot->handed, 0, memory_order_relaxed);
+}
+
+bool slot_is_handed(const struct slot *slot, uint64_t handed)
+{
+    return atomic_load_explicit(&slot->handed, memory_order_relaxed) == handed;
+}
+
+void slot_leave_word(struct slot *slot, uint64_t handed, bool current)
+{
+    atomic_compare_exchange_strong_explicit(&slot->handed, &handed, current ? LEFT_CURRENT : LEFT_STALE,
+                                            memory_order_acq_rel, memory_order_relaxed);
+}
+
+enum slot_word slot_word(const struct slot *slot)
+{
+    const uint64_t handed = handed_of(slot);
+    return handed == LEFT_CURRENT ? SLOT_CURRENT : handed == LEFT_STALE ? SLOT_STALE : SLOT_NO_WORD;
+}
+
+bool slot_is_in_kernel(const struct slot *slot)
+{
+    return handed_of(slot) != 0;
+}

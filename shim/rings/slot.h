@@ -69,7 +69,6 @@ struct slot_uring {
     struct uring_chain *chain;  /* whose next piece waits for this one, or NULL */
     bool heads_piece;           /* nothing is linked to it from before, in the piece that it was submitted with */
     bool is_short;              /* less was submitted than the program asked for: its memory is bad from there on */
-    _Atomic uint64_t handed; /* even: which handing-over to the kernel this is; odd: what came of it (uring_stage.h) */
     struct slot_follow follow;
 };
 
@@ -90,12 +89,7 @@ struct uring_chain {
 struct slot {
     _Atomic uint32_t in_use;
     uint64_t tag;
-    /*
-     * Which handing-over to the kernel this is, or what its submitter saw afterwards. For the front: a number that is never used again lets the
-     * submitter, who holds nothing any more once the kernel has the request, find out by a compare-and-swap that the slot is still the
-     * same request's. slot_take leaves it alone.
-     */
-    _Atomic uint64_t handed;
+    _Atomic uint64_t handed; /* slot_hand_over. slot_take leaves it alone */
     enum slot_role role;
     int refusal;       /* -errno (or a result) that is told instead of what the kernel says; SLOT_NO_REFUSAL: nothing */
     struct slot *next; /* in whatever list it is */
@@ -125,6 +119,20 @@ static inline uint64_t slot_tag(const struct slot *slot)
 {
     return slot->tag;
 }
+
+/*
+ * From the moment that the kernel has a request it may be completed, and its slot be another's, before the submitter's call has returned. So
+ * it is handed over under a number that is never used again. Afterwards the submitter leaves what he alone can tell, whether the descriptor
+ * still led to the file, by a compare-and-swap that fails if the slot is not that request's any more; until then he may read nothing else of it.
+ * Who completes the request before that looks himself.
+ */
+enum slot_word { SLOT_NO_WORD, SLOT_CURRENT, SLOT_STALE };
+uint64_t slot_hand_over(struct slot *slot);
+void slot_take_back(struct slot *slot);
+bool slot_is_handed(const struct slot *slot, uint64_t handed);
+void slot_leave_word(struct slot *slot, uint64_t handed, bool current);
+enum slot_word slot_word(const struct slot *slot);
+bool slot_is_in_kernel(const struct slot *slot);
 
 /* Call `visit(slot, argument)` for every slot in use; it may give the slot back. Slots that come or go meanwhile are visited or not. */
 void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument);

@@ -38,9 +38,8 @@ static bool has_failed(const struct slot *slot, int64_t result)
 static void learn_whether_current(struct slot *slot)
 {
     const bool late = !slot->uring.heads_piece || (slot->uring.sqe->flags & IOSQE_ASYNC);
-    uint64_t handed = atomic_load_explicit(&slot->uring.handed, memory_order_acquire);
-    slot->request.current =
-        handed != URING_TAKEN_STALE && ((handed == URING_TAKEN_CURRENT && !late) || uring_is_current(slot));
+    const enum slot_word word = slot_word(slot);
+    slot->request.current = word != SLOT_STALE && ((word == SLOT_CURRENT && !late) || uring_is_current(slot));
 }
 
 /* @return what the program is told. */
@@ -91,15 +90,14 @@ static void compare(struct slot *slot, void *argument)
     struct search *search = argument;
     const bool in_kernel = slot->role == SLOT_REQUEST || slot->role == SLOT_FOLLOWED || slot->role == SLOT_VOICE;
     if (in_kernel && slot->uring.ring == search->ring && slot->uring.user_data == search->user_data &&
-        atomic_load_explicit(&slot->uring.handed, memory_order_relaxed) != 0)
+        slot_is_in_kernel(slot))
         search->found = slot;
 }
 
 uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data)
 {
     struct search search = {.ring = ring, .user_data = user_data};
-    if (atomic_load_explicit(&ring->handed, memory_order_relaxed) != 0)
-        slots_each(compare, &search);
+    slots_each(compare, &search);
     return search.found ? slot_tag(search.found) : user_data;
 }
 

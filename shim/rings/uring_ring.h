@@ -86,7 +86,6 @@ struct uring {
     size_t memory_length;                 /* of S and what is mapped over it */
     size_t real_length, real_sqes_length; /* of real_rings and real_sqes */
     /* local: of this process */
-    _Atomic uint64_t handed;              /* requests ever handed to the kernel: names each of them */
     _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
     _Atomic(struct uring_registered *) registered;
     int pid;                      /* whose it is */

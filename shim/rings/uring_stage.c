@@ -112,8 +112,11 @@ static struct uring_staged *add(struct uring_batch *batch, struct slot *slot)
     *staged = (struct uring_staged){.slot = slot, .is_real = true, .taken = batch->taken};
     batch->real++;
     if (slot) {
-        staged->handed = uring_next_handed(batch->ring);
-        atomic_store_explicit(&slot->uring.handed, staged->handed, memory_order_relaxed);
+        staged->handed = slot_hand_over(slot);
+        staged->file = slot->request.view.file;
+        staged->word = slot->request.view.word;
+        staged->fd = slot->request.is_fixed ? slot->uring.sqe->fd : slot->request.view.fd;
+        staged->is_fixed = slot->request.is_fixed;
         if (slot->request.kind != REQUEST_NONE)
             atomic_fetch_add_explicit(&batch->ring->in_flight, 1, memory_order_relaxed);
     }
@@ -323,7 +326,7 @@ void uring_unstage(struct slot *slot, bool keep)
     uring_unfollow(slot);
     slot->refusal = SLOT_NO_REFUSAL;
     slot->uring.chain = NULL;
-    atomic_store_explicit(&slot->uring.handed, 0, memory_order_relaxed);
+    slot_take_back(slot);
     slot->uring.is_short = false;
     if (!keep)
         slot_give(slot);

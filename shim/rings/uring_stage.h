@@ -11,6 +11,11 @@
 struct uring_staged {
     struct slot *slot; /* NULL: the program's own, copied */
     uint64_t handed;   /* the slot's, as it was handed over */
+    /* Of the request, for when its slot may be another's: what it was prepared for. */
+    struct file *file;
+    uint64_t word;
+    int fd; /* number, or registered file */
+    bool is_fixed;
     struct uring_chain
         *chain;     /* the entry was kept back in it before, or what follows the entry is kept back in it; or NULL */
     bool was_held;  /* the former */
@@ -105,12 +110,6 @@ const struct io_uring_sqe *uring_program_sqe(const struct uring *ring, uint32_t 
 #define URING_ENTERED                                                                                                  \
     0x80000000U /* the holder is in the real call: once the kernel has taken all, the right may be taken over */
 
-/* A number for a request that is about to be handed over: even, never 0. */
-static inline uint64_t uring_next_handed(struct uring *ring)
-{
-    return (atomic_fetch_add_explicit(&ring->handed, 1, memory_order_relaxed) + 1) << 1;
-}
-
 /* Does the number, or registered file, of a request still lead to the file that it was prepared for? */
 static inline bool uring_is_current(const struct slot *slot)
 {
@@ -118,8 +117,5 @@ static inline bool uring_is_current(const struct slot *slot)
     return request->is_fixed ? uring_registered_is(slot->uring.ring, (unsigned)slot->uring.sqe->fd, &request->view)
                              : fd_view_is_current(&request->view);
 }
-
-/* In slot->uring.handed once the submitter has looked: did the number still lead to the file? */
-enum { URING_TAKEN_CURRENT = 1, URING_TAKEN_STALE = 3 };
 
 #endif

@@ -2,7 +2,7 @@
  * Submission: the right to fill the kernel's SQ, batches, and what the kernel has not taken.
  *
  * Between preparing a request and the kernel's answer another thread may finish it (the pump) and its slot may be used again. So after the real
- * call a slot is touched only through slot->uring.handed: a number that belongs to this handing-over alone, changed by compare-and-swap.
+ * call a slot is touched by slot_leave_word alone.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -161,18 +161,15 @@ static void batch_begin(struct uring_batch *batch, struct uring *ring, int fd, u
     }
 }
 
-/* The kernel has taken the entry: does the number still lead to the file that it was prepared for? */
-static void confirm(const struct uring_staged *staged)
+/* The kernel has taken the entry: does the number still lead to the file that it was prepared for? The slot may be another's. */
+static void leave_word(struct uring *ring, const struct uring_staged *staged)
 {
-    struct slot *slot = staged->slot;
-    uint64_t handed = staged->handed;
-    if (!slot || atomic_load_explicit(&slot->uring.handed, memory_order_relaxed) != handed)
+    const struct fd_view view = {.fd = staged->fd, .word = staged->word, .file = staged->file};
+    if (!staged->slot || !staged->file || !slot_is_handed(staged->slot, staged->handed))
         return;
-    const bool current = uring_is_current(slot);
-    /* Release: pairs with the acquire in uring_finish. Fails when it has been finished meanwhile. */
-    atomic_compare_exchange_strong_explicit(&slot->uring.handed, &handed,
-                                            current ? URING_TAKEN_CURRENT : URING_TAKEN_STALE, memory_order_release,
-                                            memory_order_relaxed);
+    slot_leave_word(staged->slot, staged->handed,
+                    staged->is_fixed ? uring_registered_is(ring, (unsigned)staged->fd, &view)
+                                     : fd_view_is_current(&view));
 }
 
 /* What the kernel made of the batch: it has taken `real` of its entries. @return entries of the program's that are consumed by that. */
@@ -183,7 +180,7 @@ static uint32_t settle_batch(struct uring_batch *batch, uint32_t real)
         real -= batch->staged[kept].is_real;
         if (batch->staged[kept].taken > taken)
             taken = batch->staged[kept].taken;
-        confirm(&batch->staged[kept]);
+        leave_word(batch->ring, &batch->staged[kept]);
     }
     /* Backwards: kept-back entries go in front again one by one. */
     for (uint32_t i = batch->count; i > kept; i--)
