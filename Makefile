@@ -127,7 +127,7 @@ $(BUILD)/bounceio: $(CLI_OBJECTS) $(BUILD)/libunit.a
 HOT := base/process bounce/copy bounce/copy_x86_64 bounce/pool checksum/announce checksum/block_sum checksum/flight \
 	checksum/question checksum/window engine/chunk engine/issue engine/part engine/read engine/request engine/vector \
 	engine/verify engine/write entry/descriptors entry/rw files/descriptor files/file files/offset rings/slot \
-	rings/uring_enter rings/uring_numbers rings/uring_pump rings/uring_stage rings/uring_submit
+	rings/aio_context rings/aio_reap rings/aio_submit rings/uring_enter rings/uring_numbers rings/uring_pump rings/uring_stage rings/uring_submit
 SIZE_FLAGS = $(if $(findstring -O2,$(CFLAGS)),$(if $(filter $(HOT:%=shim/%.c),$<),,-Os))
 
 $(BUILD)/obj/shim/%.o: shim/%.c

@@ -182,10 +182,19 @@ static long set_up(unsigned events, aio_context_t *context)
     return 0;
 }
 
+/* The table of slots is not to be made by the first request, which may be one that must not wait. */
+static void prepare_slots(void)
+{
+    struct slot *slot = slot_take();
+    if (slot)
+        slot_give(slot);
+}
+
 long aio_setup(unsigned events, aio_context_t *context)
 {
     aio_context_t made;
     guard_install();
+    prepare_slots();
     if (copy_from_user(&made, context, sizeof made) != sizeof made)
         return -EFAULT;
     long error = set_up(events, &made);
