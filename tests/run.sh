@@ -61,7 +61,7 @@ asan | tsan)
     # Programs under the shim are not instrumented; the guard must get its faults; the children that Check kills leave memory behind.
     export ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:allow_user_segv_handler=1:${ASAN_OPTIONS:-}
     export UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-}
-    export TSAN_OPTIONS=halt_on_error=0:exitcode=66:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:handle_abort=0:handle_sigfpe=0:${TSAN_OPTIONS:-}
+    export TSAN_OPTIONS=halt_on_error=0:die_after_fork=0:exitcode=66:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:handle_abort=0:handle_sigfpe=0:${TSAN_OPTIONS:-}
     unset BOUNCEIO_SHIM_STEPS
     ;;
 *) echo "run.sh: unknown sanitizer '$sanitizer'" >&2; exit 2 ;;

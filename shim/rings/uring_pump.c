@@ -196,6 +196,9 @@ static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t t
     if (__builtin_expect(!slot_is_tag(told->user_data), 1))
         return URING_SHOW;
     take_care(care);
+    /* Acquire: pairs with the release before the real call of whoever submitted it: what the slot holds. (The kernel has ordered it long before;
+     * this says so to the compiler, and to the thread sanitizer.) */
+    (void)atomic_load_explicit(ring->real_sq.tail, memory_order_acquire);
     const uint64_t tag = told->user_data;
     enum uring_finish finish = uring_finish(ring, told);
     if (finish != URING_FOREIGN)

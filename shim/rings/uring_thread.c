@@ -70,6 +70,13 @@ static void *run(void *unused)
     }
 }
 
+/* The thread sanitizer has to know the threads that run instrumented code, and lies before the shim. */
+#ifdef __SANITIZE_THREAD__
+#define CREATE_THREAD pthread_create
+#else
+#define CREATE_THREAD next.pthread_create
+#endif
+
 /* Signals stay with the program's threads; those of faults are the guard's, wherever they happen. */
 static int start_thread(void)
 {
@@ -79,7 +86,7 @@ static int start_thread(void)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     raw(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, &saved, sizeof blocked);
-    int error = next.pthread_create(&id, &attributes, run, NULL);
+    int error = CREATE_THREAD(&id, &attributes, run, NULL);
     raw(SYS_rt_sigprocmask, SIG_SETMASK, &saved, NULL, sizeof saved);
     pthread_attr_destroy(&attributes);
     return -error;
