@@ -213,6 +213,10 @@ START_TEST(programs_end_with_writes_in_flight)
             for (const struct ending *ending = endings; ending->name; ending++) {
                 char number[4] = {(char)('0' + (ending - endings)), 0};
 
+                /* Each of them on one file system at least. */
+                if (rounds(0, 1) == 0 && ((size_t)(ending - endings) + (size_t)(door - async_doors)) % 3 != i)
+                    continue;
+
                 make_file_behind(path, OLD, SIZE);
                 struct child child = child_run_self(counting() ? WITH_SHIM : WITHOUT_SHIM, NULL,
                                                     (const char *const[]){"--end", door->name, path, number, NULL});
@@ -509,7 +513,7 @@ START_TEST(iocbs_used_again_before_io_submit_returns)
         if (!test_filesystem(kinds[i], &fs))
             continue;
         const char *path = path_in(fs.path, "recycled");
-        struct recycling all = {.fd = direct_open(path, O_RDWR | O_CREAT | O_TRUNC), .requests = rounds(20000, 200000)};
+        struct recycling all = {.fd = direct_open(path, O_RDWR | O_CREAT | O_TRUNC), .requests = rounds(5000, 200000)};
         unsigned char *memory = buffer_new(4 * BLOCK);
         pthread_t thread;
 
