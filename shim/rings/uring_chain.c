@@ -365,9 +365,11 @@ void uring_chain_advance(struct uring *ring, const struct slot *slot, bool faile
         set(&chain->silent, (sqe->flags & IOSQE_CQE_SKIP_SUCCESS) != 0);
         set(&chain->broken, true);
     }
-    if (slot->role != SLOT_GATE && chain->length == 0)
-        set(&chain->over, true);
+    const bool over = slot->role != SLOT_GATE && chain->length == 0;
     set(&chain->due, true);
+    /* Last: whoever submits may give the chain's slot back from here on. */
+    if (over)
+        set(&chain->over, true);
     atomic_store(&ring->due, true);
 }
 

@@ -251,8 +251,19 @@ static long submit(struct uring *ring, int fd, unsigned to_submit, unsigned leas
     return result;
 }
 
+/*
+ * After a submission: a thread that sleeps until there are several completions, and went to sleep when nothing was kept back, does not wake to let
+ * the new chains go on. Nor may this thread call again. `itself`: it is counted.
+ */
+static void serve_sleepers(struct uring *ring, bool itself)
+{
+    /* A change of no amount: whoever counts himself later finds the chains, and does not sleep so long. */
+    if (uring_is_holding(ring) && atomic_fetch_add(&ring->patient, 0) > (itself ? 1U : 0U))
+        uring_thread_serve(ring);
+}
+
 static long enter(struct uring *ring, int fd, unsigned to_submit, unsigned least, unsigned flags, const void *argument,
-                  size_t size)
+                  size_t size, bool is_patient)
 {
     struct patience patience;
     long submitted = 0;
@@ -267,6 +278,7 @@ static long enter(struct uring *ring, int fd, unsigned to_submit, unsigned least
     else if (to_submit > 0)
         submitted = submit(ring, fd, to_submit, least, &patience, &waited);
     uring_serve_shared(ring);
+    serve_sleepers(ring, is_patient);
     if (submitted != (long)to_submit || waited)
         return submitted;
     if (!(flags & IORING_ENTER_GETEVENTS))
@@ -289,7 +301,12 @@ long uring_enter(struct uring *ring, int fd, unsigned to_submit, unsigned least,
     active_open(&active, drop, ring);
     if (shadow_is_nested())
         shadow_before_wait();
-    long result = enter(ring, fd, to_submit, least, flags, argument, size);
+    const bool is_patient = (flags & IORING_ENTER_GETEVENTS) && least > 1;
+    if (is_patient)
+        atomic_fetch_add(&ring->patient, 1);
+    long result = enter(ring, fd, to_submit, least, flags, argument, size, is_patient);
+    if (is_patient)
+        atomic_fetch_sub(&ring->patient, 1);
     uring_pump(ring);
     active_close(&active);
     return result;

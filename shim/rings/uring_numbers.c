@@ -98,6 +98,7 @@ static __attribute__((noinline)) void begin(struct uring *ring)
         atomic_store(&ring->in_flight, 0);
         atomic_store(&ring->chains, NULL);
         atomic_store(&ring->due, false);
+        atomic_store(&ring->patient, 0);
         atomic_store(&ring->has_pump_thread, false);
         atomic_store(&ring->joined, false);
         /* Release: pairs with the acquire in is_begun. */

@@ -517,6 +517,54 @@ START_TEST(contexts_reaped_when_their_eventfd_is_ready)
 }
 END_TEST
 
+/* --- A chain that is kept back while others sleep --------------------------------------------------------------------- */
+
+static void *sleep_for_two(void *argument)
+{
+    struct __kernel_timespec limit = {.tv_sec = PATIENCE / 1000};
+    struct io_uring_cqe *cqe;
+
+    check_that(io_uring_wait_cqes(argument, &cqe, 2, &limit, NULL) == 0, "waiting for two");
+    return NULL;
+}
+
+/* Nobody calls any more when the first link is over: the write behind it has to be submitted all the same. */
+START_TEST(a_thread_that_sleeps_for_a_whole_chain_is_woken)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = two_filesystems(fs);
+    unsigned char *memory = buffer_new(BLOCK);
+
+    for (size_t i = 0; i < count; i++) {
+        struct io_uring ring;
+        pthread_t sleeper;
+        char byte = 0;
+        int ends[2], file = file_of(&fs[i]);
+
+        ck_assert_int_eq(pipe(ends), 0);
+        ck_assert_int_eq(io_uring_queue_init(DEPTH, &ring, 0), 0);
+        ck_assert_int_eq(pthread_create(&sleeper, NULL, sleep_for_two, &ring), 0);
+        usleep(100000);
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+        io_uring_prep_read(sqe, ends[0], &byte, 1, 0);
+        sqe->flags |= IOSQE_IO_LINK;
+        io_uring_prep_write(io_uring_get_sqe(&ring), file, memory, BLOCK, 0);
+        ck_assert_int_eq(io_uring_submit(&ring), 2);
+        usleep(20000);
+        ck_assert_int_eq(write(ends[1], "x", 1), 1);
+        int64_t begin = async_now();
+        ck_assert_int_eq(pthread_join(sleeper, NULL), 0);
+        check_that(async_now() - begin < PATIENCE / 2, "%s: woken by its patience only", fs[i].name);
+        check_that(io_uring_cq_ready(&ring) == 2, "%s: %u completions", fs[i].name, io_uring_cq_ready(&ring));
+        io_uring_queue_exit(&ring);
+        close(ends[0]);
+        close(ends[1]);
+        close(file);
+    }
+    buffer_free(memory, BLOCK);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {a_thread_that_sleeps_for_events_is_woken,
@@ -526,6 +574,7 @@ int main(int argc, char **argv)
                                   readiness_ends_with_the_last_completion,
                                   rings_reaped_when_their_eventfd_is_ready,
                                   contexts_reaped_when_their_eventfd_is_ready,
+                                  a_thread_that_sleeps_for_a_whole_chain_is_woken,
                                   NULL};
 
     return support_main(argc, argv, "wake-ups", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 240, NULL, tests);
