@@ -472,6 +472,12 @@ void uring_chain_undo(struct uring *ring, struct uring_staged *staged)
         uring_unstage(slot, false);
 }
 
+void uring_chain_empty(struct uring *ring)
+{
+    for (struct uring_chain *chain = first_chain(ring); chain; chain = chain->next)
+        free_entries(chain);
+}
+
 void uring_chain_drop(struct uring *ring)
 {
     for (struct uring_chain *chain = first_chain(ring), *next; chain; chain = next) {

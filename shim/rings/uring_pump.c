@@ -73,13 +73,24 @@ static void give_turn(struct uring *ring)
         raw(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
 }
 
-/* Is the thread gone that has the right? It was killed, with the process that shared the ring. */
-static bool is_dead(uint32_t thread)
+static uint32_t places(const struct uring *ring)
 {
-    return thread != 0 && raw(SYS_tkill, thread, 0) == -ESRCH;
+    return 2 * ring->cq.entries;
 }
 
-/* Sleep until the right is free, for a while; take it away from the dead. */
+static _Atomic uint32_t *position_of(const struct uring *ring, uint32_t entry)
+{
+    return &ring->control->position[entry & (places(ring) - 1)];
+}
+
+/* With the right: whoever had it may have been killed, or jumped out, when an entry was counted as moved that was not shown yet. Move it again. */
+static void repair(struct uring *ring)
+{
+    uint32_t tail = atomic_load_explicit(ring->cq.tail, memory_order_relaxed);
+    atomic_store(&ring->control->pumped, atomic_load(position_of(ring, tail - 1)));
+}
+
+/* Sleep until the right is free, for a while; take it away from the dead: a process that shared the ring was killed. */
 static enum turn await_turn(struct uring *ring, uint32_t self)
 {
     _Atomic uint32_t *word = &ring->control->pumping;
@@ -91,23 +102,15 @@ static enum turn await_turn(struct uring *ring, uint32_t self)
             return try_turn(ring, self);
         seen |= PUMP_WAITERS;
     }
-    if (raw(SYS_futex, word, FUTEX_WAIT, seen, &while_) == -ETIMEDOUT && is_dead(holder) &&
-        atomic_compare_exchange_strong(word, &seen, self))
+    if (raw(SYS_futex, word, FUTEX_WAIT, seen, &while_) == -ETIMEDOUT && uring_is_gone((int)holder) &&
+        atomic_compare_exchange_strong(word, &seen, self)) {
+        repair(ring);
         return TURN_TAKEN;
+    }
     return try_turn(ring, self);
 }
 
 /* ---- Sync ---- */
-
-static uint32_t places(const struct uring *ring)
-{
-    return 2 * ring->cq.entries;
-}
-
-static _Atomic uint32_t *position_of(const struct uring *ring, uint32_t entry)
-{
-    return &ring->control->position[entry & (places(ring) - 1)];
-}
 
 void uring_sync(struct uring *ring)
 {
@@ -169,8 +172,10 @@ static void leave_care(struct care *care)
 static void clean_up(void *argument)
 {
     struct uring *ring = argument;
-    if ((atomic_load(&ring->control->pumping) & ~(uint32_t)PUMP_WAITERS) == uring_this_thread())
+    if ((atomic_load(&ring->control->pumping) & ~(uint32_t)PUMP_WAITERS) == uring_this_thread()) {
+        repair(ring);
         give_turn(ring);
+    }
 }
 
 /* SQPOLL programs look at a word of ours where others look at the kernel's: what they could learn there. */

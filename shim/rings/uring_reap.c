@@ -62,10 +62,26 @@ static uint32_t wait_for_all(struct uring *ring)
     return atomic_load(&ring->in_flight);
 }
 
+/* What is kept back is never submitted: if the right can be had, within a moment. One who has it may be held up by a handler of the program's. */
+static void give_up_kept_back(struct uring *ring)
+{
+    static const struct timespec moment = {.tv_nsec = 1000000};
+    struct active active;
+    for (int i = 0; i < 100; i++) {
+        if (uring_claim(ring, &active, false)) {
+            uring_chain_empty(ring);
+            uring_disclaim(ring, &active);
+            return;
+        }
+        raw(SYS_nanosleep, &moment, NULL);
+    }
+}
+
 void uring_reap(struct uring *ring)
 {
     uint64_t saved;
-    uring_chain_drop(ring);
+    if (uring_is_holding(ring))
+        give_up_kept_back(ring);
     if (atomic_load(&ring->in_flight) == 0)
         return;
     process_hold_signals(&saved);

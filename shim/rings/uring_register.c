@@ -314,7 +314,7 @@ long uring_register_files(struct uring *ring, int fd, unsigned opcode, void *arg
     struct files files = {.ring = ring, .table = process_owns_tables() ? make_table(ring) : NULL};
     if (!files.table)
         return register_unseen(ring, fd, opcode, argument, count);
-    const bool claimed = uring_claim(ring, &active);
+    const bool claimed = uring_claim(ring, &active, true);
     long result = parse(&files.call, opcode, argument, count) && files.call.count <= REGISTERED_FILES
                       ? register_files(&files, fd)
                       : change_all_files(ring, files.table, fd, opcode, argument, count);

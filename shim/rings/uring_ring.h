@@ -151,6 +151,9 @@ static inline void uring_join(struct uring *ring)
         uring_join_slow(ring);
 }
 
+/* Has the process ended, or that thread of one? Also when nobody has waited for it yet. */
+bool uring_is_gone(int pid);
+
 /* Is the process gone that issued the request of this tag? */
 bool uring_is_orphan(const struct uring *ring, uint64_t tag);
 
@@ -191,9 +194,9 @@ long uring_submit(struct uring *ring, int fd, unsigned to_submit, unsigned least
 
 /*
  * The right to submit, for who changes what entries refer to: between a look at that and the kernel's nobody else does. @return false when this very
- * thread has it already: a handler has interrupted a submission.
+ * thread has it already (a handler has interrupted a submission), or, unless it `waits`, another one.
  */
-bool uring_claim(struct uring *ring, struct active *active);
+bool uring_claim(struct uring *ring, struct active *active, bool waits);
 void uring_disclaim(struct uring *ring, struct active *active);
 
 /* Is something kept back that waits for completions? Then nobody may sleep until there are several: the first may let it go on. */

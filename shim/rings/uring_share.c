@@ -15,7 +15,7 @@
 #include "base/raw.h"
 #include "rings/uring_ring.h"
 
-static bool is_gone(int pid)
+bool uring_is_gone(int pid)
 {
     /* One that its parent has not yet waited for is gone as well, and only a descriptor of it tells. */
     long fd = raw(SYS_pidfd_open, pid, 0);
@@ -35,7 +35,7 @@ void uring_join_slow(struct uring *ring)
     bool is_member = false; /* more than these: what they leave in flight counts as a dead process's */
     for (unsigned i = 0; i < MEMBERS && !is_member; i++) {
         int member = atomic_load(&control->members[i]);
-        if (member != 0 && member != ring->pid && !is_gone(member)) {
+        if (member != 0 && member != ring->pid && !uring_is_gone(member)) {
             atomic_store(&control->shared, true);
             continue;
         }
@@ -49,7 +49,7 @@ bool uring_is_orphan(const struct uring *ring, uint64_t tag)
     const struct uring_control *control = ring->control;
     for (unsigned i = 0; i < sizeof control->members / sizeof *control->members; i++) {
         int member = atomic_load(&control->members[i]);
-        if (member != 0 && slot_is_of(tag, member) && !is_gone(member))
+        if (member != 0 && slot_is_of(tag, member) && !uring_is_gone(member))
             return false;
     }
     return true;

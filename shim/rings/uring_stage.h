@@ -96,7 +96,10 @@ void uring_chain_advance(struct uring *ring, const struct slot *slot, bool faile
 /* Remove chains of which nothing is left. */
 void uring_chain_sweep(struct uring *ring);
 
-/* Give up all that is kept back. */
+/* Give up the entries that are kept back, but not the chains: what is in the kernel points to them. Submission right. */
+void uring_chain_empty(struct uring *ring);
+
+/* Give up all that is kept back, when nothing is in the kernel any more. */
 void uring_chain_drop(struct uring *ring);
 
 /* The shadow's entry `position` places behind its head. NULL: the program's index is out of range. */

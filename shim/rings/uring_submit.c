@@ -33,6 +33,32 @@ static void wait_for_right(struct uring *ring, uint32_t seen)
     raw(SYS_futex, word, FUTEX_WAIT, waited, (waited & URING_ENTERED) ? &soon : &later);
 }
 
+static void give_right(struct uring *ring)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    /* Release: what was done to the chains and the kernel's SQ. */
+    if (atomic_exchange_explicit(word, 0, memory_order_release) & URING_WAITERS)
+        raw(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
+}
+
+/*
+ * Was the holder killed, with the process that shared the ring? Then the right is free again, and what he had queued for the kernel, and it has
+ * not taken, is nobody's.
+ */
+static bool bury_holder(struct uring *ring, uint32_t seen)
+{
+    _Atomic uint32_t *word = &ring->control->submitting;
+    const uint32_t self = uring_this_thread(), holder = seen & URING_SUBMITTER;
+    if (holder == 0 || holder == self || !atomic_load_explicit(&ring->control->shared, memory_order_relaxed) ||
+        !uring_is_gone((int)holder))
+        return false;
+    if (atomic_compare_exchange_strong(word, &seen, self | (seen & URING_WAITERS))) {
+        atomic_store_explicit(ring->real_sq.tail, atomic_load(ring->real_sq.head), memory_order_release);
+        give_right(ring);
+    }
+    return true;
+}
+
 /* @return false when this very thread has it already: a handler has interrupted a submission, and submits itself. */
 static bool take_right(struct uring *ring, bool waits)
 {
@@ -41,25 +67,17 @@ static bool take_right(struct uring *ring, bool waits)
     for (;;) {
         uint32_t seen = 0;
         /* Acquire: pairs with the release in give_right. */
-        if (atomic_compare_exchange_strong_explicit(word, &seen, self, memory_order_acquire, memory_order_relaxed))
+        if (atomic_compare_exchange_strong_explicit(word, &seen, self, memory_order_acquire, memory_order_acquire))
             return true;
         const bool may_take_over = (seen & URING_ENTERED) && all_is_taken(ring);
         if (may_take_over && atomic_compare_exchange_strong(word, &seen, self | (seen & URING_WAITERS)))
             return true;
-        if (may_take_over)
+        if (may_take_over || bury_holder(ring, seen))
             continue;
         if (!waits || (seen & URING_SUBMITTER) == self)
             return false;
         wait_for_right(ring, seen);
     }
-}
-
-static void give_right(struct uring *ring)
-{
-    _Atomic uint32_t *word = &ring->control->submitting;
-    /* Release: what was done to the chains and the kernel's SQ. */
-    if (atomic_exchange_explicit(word, 0, memory_order_release) & URING_WAITERS)
-        raw(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
 }
 
 /* The real call is about to be made: from here on others may take the right over, once the kernel has taken all. */
@@ -299,9 +317,9 @@ static long submit(struct uring *ring, int fd, unsigned to_submit, struct sendin
     }
 }
 
-bool uring_claim(struct uring *ring, struct active *active)
+bool uring_claim(struct uring *ring, struct active *active, bool waits)
 {
-    if (!take_right(ring, true))
+    if (!take_right(ring, waits))
         return false;
     active_open(active, clean_up_right, ring);
     return true;
@@ -311,6 +329,8 @@ void uring_disclaim(struct uring *ring, struct active *active)
 {
     give_right(ring);
     active_close(active);
+    /* What became due meanwhile found the right taken. */
+    uring_release(ring);
 }
 
 static long submit_rightfully(struct uring *ring, int fd, unsigned to_submit, struct sending *sending, bool waits)
