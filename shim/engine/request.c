@@ -315,7 +315,13 @@ static ssize_t finish_read(struct request *request, ssize_t result)
         return part_finish(part, &request->pages, result);
     if (part_finish_in_place(part, result, &told))
         return told;
-    return part_read_bounced(part);
+    /* The program may close the number, and use it again, at any moment: what was read at first then stands. */
+    while (!part_read_again(part, &told))
+        if (!fd_view_renew(&request->view, is_nowait(request))) {
+            stats_add(STAT_blocks_unverified, ((uint64_t)result + BLOCK_SIZE - 1) / BLOCK_SIZE);
+            return result;
+        }
+    return told;
 }
 
 static int64_t complete_read(struct request *request, int64_t result)

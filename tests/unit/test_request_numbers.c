@@ -137,6 +137,24 @@ START_TEST(a_read_in_place_whose_number_was_closed_is_read_again_by_another)
 }
 END_TEST
 
+/* Closed, and used for another file, after the bytes in place had raised a suspicion: they are better than the other file's. */
+START_TEST(a_read_is_not_made_again_from_another_file)
+{
+    open_scene();
+    make_other(2);
+    struct request_call call = reading(memory, BLOCK, 0);
+    request_ready(&request, scene.fd, &call);
+    ck_assert_int_eq(request_carry_out(&request, scene.fd), BLOCK);
+    request_issued(&request);
+    number_reuse(scene.fd, other_path(), O_RDWR | O_DIRECT);
+    ssize_t told;
+    ck_assert(!part_read_again(&request.part, &told));
+    ck_assert_uint_eq(pattern_check(memory, BLOCK, 1, 0), BLOCK);
+    ck_assert_int_eq(request_complete(&request, BLOCK), BLOCK);
+    ck_assert_uint_eq(pattern_check(memory, BLOCK, 1, 0), BLOCK);
+}
+END_TEST
+
 /* Some description's flags were changed: no number is known any more. */
 START_TEST(a_read_whose_number_was_forgotten_learns_it_again)
 {
@@ -442,6 +460,7 @@ int main(int argc, char **argv)
         a_write_that_nobody_saw_taken_is_certain_only_while_the_number_stands,
         a_read_whose_number_was_closed_is_verified_by_another,
         a_read_in_place_whose_number_was_closed_is_read_again_by_another,
+        a_read_is_not_made_again_from_another_file,
         a_read_whose_number_was_forgotten_learns_it_again,
         a_read_in_place_whose_readable_numbers_were_closed_is_unverified,
         a_read_whose_last_number_was_closed_is_unverified,
