@@ -291,6 +291,9 @@ static long submit(struct uring *ring, int fd, unsigned to_submit, struct sendin
     for (;;) {
         struct uring_batch batch;
         const uint32_t left = program_entries(ring, to_submit - done);
+        /* What the program had consumed when it queued those. Otherwise one that completes at once may find the kernel's queue full, and its
+         * completion would wait there for a system call, which a program that looks at memory alone (SQPOLL) does not make. */
+        uring_sync(ring);
         uring_look_registered(ring, fd, wanted->flags & IORING_ENTER_REGISTERED_RING, left);
         batch_begin(&batch, ring, fd, wanted->flags, left);
         bool all = uring_stage_due(&batch);

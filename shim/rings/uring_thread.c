@@ -43,10 +43,6 @@ static void serve(struct uring *ring)
     const bool submits =
         (ring->flags & IORING_SETUP_SQPOLL) && atomic_load_explicit(ring->sq.tail, memory_order_acquire) !=
                                                    atomic_load_explicit(ring->sq.head, memory_order_relaxed);
-    /* What the program had consumed when it queued that: a request that completes meanwhile would find the kernel's queue full, and its
-     * completion would wait there for a system call that such a program never makes. */
-    if (submits)
-        uring_sync(ring);
     if (submits && uring_submit(ring, atomic_load(&ring->fd), UINT32_MAX, 0, 0, NULL, 0, &waited) > 0)
         uring_pump(ring);
 }
