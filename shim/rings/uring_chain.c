@@ -13,6 +13,7 @@
  * Cuts: behind every bounced read; before every bounced write, and before what closes a direct descriptor; behind a bounced request that skips its completion, or of which less could be
  * copied than was asked for. A LINK_TIMEOUT stays with the entry before it.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -340,6 +341,7 @@ bool uring_stage_chain(struct uring_batch *batch, uint32_t length)
         }
         rest->started = true;
         append(ring, rest);
+        assert(piece.gate); /* where a piece is cut, something is waited for */
         piece.gate->chain = rest;
         piece.gate->slot->uring.chain = rest;
     }
@@ -413,6 +415,7 @@ static bool stage_next(struct uring_batch *batch, struct uring_chain *chain)
     chain->started = true;
     set(&chain->due, false);
     /* A drained chain is there until its last entry is over: others wait for that. */
+    assert(piece.gate && piece.gate->slot); /* every piece of what was kept back ends with one */
     if (chain->first || chain->drain)
         piece.gate->slot->uring.chain = chain;
     else

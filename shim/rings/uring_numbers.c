@@ -62,6 +62,7 @@ void uring_drop(struct uring *ring)
     /* Acquire and release: the memory goes after everybody's last look at it. */
     if (atomic_fetch_sub_explicit(&ring->users, 1, memory_order_acq_rel) != 1)
         return;
+    uring_abandon(ring); /* not earlier: somebody could be finishing what it gives up */
     uring_forget_registered(ring);
     uring_unmap(ring);
     uring_discard(ring);
@@ -241,7 +242,6 @@ static void forget_one(struct uring *ring, bool last_descriptor)
     }
     if (atomic_fetch_sub(&ring->numbers, 1) != 1)
         return;
-    uring_abandon(ring);
     atomic_fetch_sub(&uring_count, 1);
     atomic_fetch_sub(&shadow_count, 1);
     uring_drop(ring);
