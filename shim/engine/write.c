@@ -33,7 +33,7 @@ static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize
 /* The write at the file offset: where does it land? @return false when that cannot be known in advance. */
 static bool learn_offset(struct chunk *chunk)
 {
-    int64_t offset = chunk->use->exclusive ? issue_file_offset(chunk->view->fd) : -1;
+    int64_t offset = chunk->use && chunk->use->exclusive ? issue_file_offset(chunk->view->fd) : -1;
     if (offset < 0 || offset > INT64_MAX - (int64_t)chunk->length)
         return false;
     chunk->offset = offset;
