@@ -16,7 +16,7 @@
 #include "base/raw.h"
 #include "rings/uring_ring.h"
 
-enum { EVENTS = 16 };
+enum { EVENTS = 16, STUCK_MS = 5 /* between looks whether the other process is through */ };
 
 /* In wiped memory: a forked child has no such thread. */
 static struct pump_thread {
@@ -33,13 +33,19 @@ static void thread_start(void)
 }
 PROCESS_INITIALISER(thread_start);
 
+/* Of the thread: some ring has, in front of completions that may be ours, one that another process has to finish. */
+static bool is_stuck;
+
 static void serve(struct uring *ring)
 {
     bool waited;
     if (!atomic_load(&ring->has_pump_thread))
         return;
     uring_sync(ring);
+    /* Another process may pump at this moment, up to an entry that is ours: nobody would tell us. */
+    uring_pump_through(ring);
     uring_pump(ring);
+    is_stuck = is_stuck || uring_real_tail(ring) != atomic_load(&ring->control->pumped);
     const bool submits =
         (ring->flags & IORING_SETUP_SQPOLL) && atomic_load_explicit(ring->sq.tail, memory_order_acquire) !=
                                                    atomic_load_explicit(ring->sq.head, memory_order_relaxed);
@@ -59,7 +65,8 @@ static void *run(void *unused)
     (void)unused;
     for (;;) {
         while (atomic_load(&thread->rings) > 0) {
-            raw(SYS_epoll_pwait, atomic_load(&epoll_fd), events, EVENTS, -1, NULL, 0);
+            raw(SYS_epoll_pwait, atomic_load(&epoll_fd), events, EVENTS, is_stuck ? STUCK_MS : -1, NULL, 0);
+            is_stuck = false;
             uring_each(serve);
         }
         atomic_store(&thread->runs, false);
