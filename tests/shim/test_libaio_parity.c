@@ -404,9 +404,10 @@ static void crowds(void)
     for (size_t i = 0; i < IOCBS; i++)
         write_of(i, s.fd, s.memory, BLOCK, (long long)(i % BLOCKS) * BLOCK);
     note_result("a crowd", libaio_submit(context, IOCBS, s.list));
-    note_result(" reaped", libaio_reap(context, 200, 201, events, NULL));
-    done = 201;
-    note_result(" reaped", libaio_reap(context, IOCBS - done, IOCBS, events, NULL));
+    /* The one more than the least may or may not be there. */
+    done = libaio_reap(context, 200, 201, events, NULL);
+    note_result(" reaped enough", done == 200 || done == 201);
+    note_result(" reaped in all", done + libaio_reap(context, IOCBS - done, IOCBS, events, NULL));
     for (size_t i = 0; i < 100; i++) {
         read_of(i, s.fd, s.memory, BLOCK, (long long)(i % BLOCKS) * BLOCK);
         check_that(libaio_submit(context, 1, s.list + i) == 1, "cannot submit");
