@@ -98,7 +98,7 @@ static void kernel_polls(const char *directory)
         return;
     for (unsigned i = 0; i < 100; i++) {
         rings_add(&ring, i);
-        note_result("submit", io_uring_submit(&ring));
+        note_result("submitted", io_uring_submit(&ring) >= 0); /* how many, depends on the kernel's thread */
         note_result("wait", io_uring_wait_cqe(&ring, &cqe));
         rings_note(&ring, cqe);
         io_uring_cqe_seen(&ring, cqe);
@@ -106,7 +106,7 @@ static void kernel_polls(const char *directory)
     /* Reaped from memory alone. */
     for (unsigned i = 0; i < ENTRIES; i++)
         rings_add(&ring, 200 + i);
-    note_result("submit", io_uring_submit(&ring));
+    note_result("submitted", io_uring_submit(&ring) >= 0);
     for (int i = 0; i < 5000 && io_uring_cq_ready(&ring) < ENTRIES; i++)
         usleep(1000);
     rings_note_all(&ring);
