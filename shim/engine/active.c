@@ -45,6 +45,13 @@ int active_enter(struct active_offset *held, struct offset *offset, bool nowait)
     return error;
 }
 
+void active_enter_seek(struct active_offset *held, struct offset *offset)
+{
+    *held = (struct active_offset){0};
+    active_open(&held->active, exit_offset, &held->use);
+    offset_enter_seek(&held->use, offset);
+}
+
 void active_exit(struct active_offset *held)
 {
     if (!held->active.clean_up)

@@ -55,12 +55,13 @@ struct active_pages {
 int active_take(struct active_pages *pages, size_t bytes, bool nowait);
 void active_give(struct active_pages *pages);
 
-/* offset_enter and offset_leave; all zero: the file offset is not used. */
+/* offset_enter, offset_enter_seek and offset_leave; all zero: the file offset is not used. */
 struct active_offset {
     struct offset_use use;
     struct active active;
 };
 int active_enter(struct active_offset *held, struct offset *offset, bool nowait);
+void active_enter_seek(struct active_offset *held, struct offset *offset);
 void active_exit(struct active_offset *held);
 
 /* A jump to a frame at `stack` is about to be made; ACTIVE_EVERYTHING: the thread ends. One load unless a request is interrupted. */

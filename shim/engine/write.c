@@ -17,17 +17,19 @@
 #include "engine/look.h"
 #include "engine/transfer.h"
 
-/* Another thread or process moved the file offset under an announced write: nobody knows where the bytes are. */
-static void lost_offset(struct chunk *chunk, const struct offset_use *use, ssize_t result)
+/*
+ * Another thread or process moved the file offset under an announced write: nobody knows where the bytes are. The landing is the chunk's, so that
+ * a jump out of here closes it.
+ */
+static void lost_offset(struct chunk *chunk, ssize_t result)
 {
-    struct map *map = &chunk->view->file->map;
-    struct mutation mutation;
-    mutate_open(&mutation, map, 0, FLIGHT_TO_END, TRANSPORT_BLOCKING, false);
-    int64_t now = issue_file_offset(chunk->view->fd);
-    bool forward = now >= chunk->offset + (result > 0 ? result : 0) && !offset_was_sought(use);
-    int64_t begin = forward ? chunk->offset : 0;
-    int64_t end = forward ? now + (result < 0 ? (int64_t)chunk->length : 0) : INT64_MAX;
-    mutate_close(&mutation, blocks_first(begin), blocks_count(begin, end));
+    landing_open(&chunk->landing, chunk->view,
+                 &(struct landing_plan){.offset = TRANSFER_FILE_OFFSET,
+                                        .length = chunk->length,
+                                        .transport = TRANSPORT_BLOCKING,
+                                        .use = chunk->use});
+    chunk->landing.offset = chunk->offset;
+    landing_close(&chunk->landing, result, 0);
 }
 
 /* The write at the file offset: where does it land? @return false when that cannot be known in advance. */
@@ -54,17 +56,21 @@ static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor
                       (offset_was_exclusive(use) && (result < 0 || issue_file_offset(fd) == chunk->offset + result));
     chunk_complete(chunk, result, same_file && same_place);
     if (!same_place)
-        lost_offset(chunk, use, result);
+        lost_offset(chunk, result);
     struct inflow stray;
     if (!same_file && inflow_open_stray(&stray, chunk->view, chunk->offset, chunk->length))
         inflow_close(&stray, (ssize_t)chunk->length);
     return result;
 }
 
-/* The system call, if it was made, is over. */
-static void abandon(void *chunk)
+/* A handler has jumped out of the write. The system call, if it was made, is over. */
+static void abandon(void *argument)
 {
+    struct chunk *chunk = argument;
+    bool announced = chunk->accounting == ACCOUNT_ANNOUNCED;
     chunk_abandon(chunk);
+    if (announced && chunk->use && !offset_was_exclusive(chunk->use))
+        lost_offset(chunk, -EIO);
 }
 
 static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t asked)

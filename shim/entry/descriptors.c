@@ -10,6 +10,7 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "engine/active.h"
 #include "engine/cancel.h"
 #include "engine/sweep.h"
 #include "engine/transfer.h"
@@ -210,16 +211,27 @@ EXPORT void closefrom(int first)
     errno = error;
 }
 
+/* Requests at the file offset and calls that move it keep clear of each other. */
+static off_t seek_direct(int fd, off_t offset, int whence)
+{
+    struct fd_view view;
+    if (fd_view_open(&view, fd, true) != 0)
+        return next.lseek(fd, offset, whence);
+    struct active_offset held;
+    active_enter_seek(&held, view.offset);
+    off_t result = next.lseek(fd, offset, whence);
+    int error = errno;
+    active_exit(&held);
+    fd_view_close(&view);
+    errno = error;
+    return result;
+}
+
 EXPORT off_t lseek(int fd, off_t offset, int whence)
 {
-    if (fd_word_state(fd_word(fd)) == FD_DIRECT && !(offset == 0 && whence == SEEK_CUR)) {
-        struct fd_view view;
-        if (fd_view_open(&view, fd, true) == 0) {
-            if (view.offset)
-                offset_seek(view.offset);
-            fd_view_close(&view);
-        }
-    }
+    bool moves = offset != 0 || whence != SEEK_CUR;
+    if (fd_word_state(fd_word(fd)) == FD_DIRECT && moves)
+        return seek_direct(fd, offset, whence);
     return next.lseek(fd, offset, whence);
 }
 

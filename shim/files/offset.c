@@ -56,6 +56,7 @@ struct offset *offset_new(void)
         return NULL;
     atomic_fetch_add(&found->references, 1);
     atomic_store(&found->users, 0);
+    atomic_store(&found->seekers, 0);
     atomic_store(&found->shared, false);
     found->forks = atomic_load(&forks);
     return found;
@@ -83,6 +84,13 @@ static void wait_for_the_first(struct offset *offset)
     }
 }
 
+/* In this order: an lseek that is missed as under way is over, or counts as one more. */
+static void look_for_seeks(struct offset_use *use, struct offset *offset)
+{
+    use->seeks = atomic_load(&offset->seeks);
+    use->seeking = atomic_load(&offset->seekers) > 0;
+}
+
 int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
 {
     *use = (struct offset_use){0};
@@ -90,7 +98,7 @@ int offset_enter(struct offset_use *use, struct offset *offset, bool nowait)
         return 0;
     if (nowait && atomic_load(&offset->users) > 0 && !atomic_load(&offset->shared))
         return -EAGAIN;
-    use->seeks = atomic_load(&offset->seeks);
+    look_for_seeks(use, offset);
     use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
     bool alone = atomic_fetch_add(&offset->users, 1) == 0;
     atomic_signal_fence(memory_order_seq_cst);
@@ -111,18 +119,31 @@ void offset_share(struct offset_use *use, struct offset *offset)
     *use = (struct offset_use){0};
     if (!offset)
         return;
-    use->seeks = atomic_load(&offset->seeks);
+    look_for_seeks(use, offset);
     use->offset = offset;
     atomic_store(&offset->shared, true);
     use->arrivals = atomic_fetch_add(&offset->arrivals, 1) + 1;
 }
 
+void offset_enter_seek(struct offset_use *use, struct offset *offset)
+{
+    offset_enter(use, offset, false);
+    if (!offset)
+        return;
+    atomic_fetch_add(&offset->seekers, 1);
+    use->is_seek = true;
+    atomic_fetch_add(&offset->seeks, 1);
+}
+
 void offset_leave(struct offset_use *use)
 {
     struct offset *offset = use->offset;
+    bool is_seek = use->is_seek;
     /* First: whoever jumps out of us must not leave it again. */
     use->offset = NULL;
     atomic_signal_fence(memory_order_seq_cst);
+    if (offset && is_seek)
+        atomic_fetch_sub(&offset->seekers, 1);
     if (offset)
         atomic_fetch_sub(&offset->users, 1);
 }
@@ -134,10 +155,5 @@ bool offset_was_exclusive(const struct offset_use *use)
 
 bool offset_was_sought(const struct offset_use *use)
 {
-    return use->offset && atomic_load(&use->offset->seeks) != use->seeks;
-}
-
-void offset_seek(struct offset *offset)
-{
-    atomic_fetch_add(&offset->seeks, 1);
+    return use->offset && (use->seeking || atomic_load(&use->offset->seeks) != use->seeks);
 }

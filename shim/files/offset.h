@@ -19,6 +19,7 @@ struct offset {
     _Atomic uint32_t users;      /* requests between offset_enter and offset_leave */
     _Atomic uint32_t arrivals;   /* ever; wraps */
     _Atomic uint32_t seeks;      /* calls of lseek; wraps */
+    _Atomic uint32_t seekers;    /* of those, under way */
     _Atomic bool shared;         /* for good */
     uint32_t forks;              /* of this process when the description was opened */
     _Atomic(const void *) first; /* thread that came when nobody was there */
@@ -29,6 +30,8 @@ struct offset_use {
     struct offset *offset;
     uint32_t arrivals, seeks;
     bool exclusive; /* nobody else was there, and nobody else can be outside this process */
+    bool seeking;   /* an lseek was under way */
+    bool is_seek;   /* this is one */
 };
 
 /* A new object with one reference, or NULL when there are too many. Process lock held. */
@@ -56,10 +59,13 @@ void offset_share(struct offset_use *use, struct offset *offset);
 /* Still nobody else? To be asked after the request, before offset_leave. */
 bool offset_was_exclusive(const struct offset_use *use);
 
-/* Has lseek been called since offset_enter? Then the offset may have gone anywhere. */
+/* Has lseek been at work since offset_enter? Then the offset may have gone anywhere. */
 bool offset_was_sought(const struct offset_use *use);
 
-/* The program calls lseek. */
-void offset_seek(struct offset *offset);
+/*
+ * offset_enter for a call of lseek, which must not move the offset between an exclusive request's look at it and the system call: the
+ * kernel too lets the two wait for each other.
+ */
+void offset_enter_seek(struct offset_use *use, struct offset *offset);
 
 #endif

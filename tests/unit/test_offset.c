@@ -226,15 +226,67 @@ END_TEST
 
 START_TEST(a_seek_is_noticed_by_the_requests_under_way_and_by_no_later_one)
 {
-    struct offset_use use;
+    struct offset_use use, seek;
     struct offset *offset = new_offset();
     enter(&use, offset);
     ck_assert(!offset_was_sought(&use));
-    offset_seek(offset);
+    offset_enter_seek(&seek, offset);
     ck_assert(offset_was_sought(&use));
+    ck_assert(!offset_was_exclusive(&use));
+    offset_leave(&seek);
     offset_leave(&use);
     enter(&use, offset);
     ck_assert(!offset_was_sought(&use));
+    offset_leave(&use);
+    ck_assert_uint_eq(offset->users, 0);
+}
+END_TEST
+
+START_TEST(a_seek_that_is_under_way_is_noticed_by_a_request_that_comes)
+{
+    struct offset_use use, seek;
+    struct offset *offset = new_offset();
+    offset_enter_seek(&seek, offset);
+    enter(&use, offset);
+    offset_leave(&seek);
+    ck_assert(offset_was_sought(&use));
+}
+END_TEST
+
+START_TEST(a_seek_alone_leaves_the_description_exclusive)
+{
+    struct offset_use use, seek;
+    struct offset *offset = new_offset();
+    offset_enter_seek(&seek, offset);
+    offset_leave(&seek);
+    enter(&use, offset);
+    ck_assert(offset_was_exclusive(&use));
+}
+END_TEST
+
+static void *seek_second(void *argument)
+{
+    struct second_request *second = argument;
+    offset_enter_seek(&second->use, second->offset);
+    second->entered = true;
+    offset_leave(&second->use);
+    return NULL;
+}
+
+START_TEST(a_seek_waits_for_the_first_request)
+{
+    struct second_request second = {.offset = new_offset()};
+    struct offset_use first;
+    pthread_t thread;
+    enter(&first, second.offset);
+    ck_assert_int_eq(pthread_create(&thread, NULL, seek_second, &second), 0);
+    while (atomic_load(&second.offset->users) < 2)
+        usleep(100);
+    usleep(50 * 1000);
+    ck_assert(!second.entered && !offset_was_sought(&first));
+    offset_leave(&first);
+    pthread_join(thread, NULL);
+    ck_assert_uint_eq(second.offset->seekers, 0);
 }
 END_TEST
 
@@ -289,6 +341,9 @@ int main(int argc, char **argv)
         on_a_shared_description_nobody_is_refused,
         a_fork_shares_the_descriptions_there_were,
         a_seek_is_noticed_by_the_requests_under_way_and_by_no_later_one,
+        a_seek_that_is_under_way_is_noticed_by_a_request_that_comes,
+        a_seek_alone_leaves_the_description_exclusive,
+        a_seek_waits_for_the_first_request,
         an_object_is_found_by_its_index,
         an_object_is_used_again_when_its_last_reference_is_gone,
         an_object_used_again_is_not_shared_any_more,

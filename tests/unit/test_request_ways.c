@@ -253,8 +253,10 @@ static void write_at_file_offset(int64_t seek_to, bool closes)
     ssize_t result = write(scene.fd, request.data, request.length);
     request_issued(&request);
     if (seek_to >= 0) {
-        offset_seek(request.view.offset);
+        struct offset_use seek;
+        offset_enter_seek(&seek, request.view.offset);
         ck_assert_int_eq(lseek(scene.fd, seek_to, SEEK_SET), seek_to);
+        offset_leave(&seek);
     }
     if (closes) {
         number_reuse(scene.fd, "/proc/self/exe", O_RDONLY);
