@@ -306,6 +306,17 @@ static int open_file(int maps, struct map *map, const struct map_key *key, struc
     return -EXDEV;
 }
 
+/* Nobody uses the new map before it is opened: it may be removed at once. @return as open_file, but -ESTALE then. */
+static int open_new_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
+{
+    int error = create_file(maps, map->name, key);
+    if (error != 0)
+        return error;
+    STEP("open new map");
+    int fd = open_file(maps, map, key, status);
+    return fd == -ENOENT ? -ESTALE : fd;
+}
+
 bool map_exists(const struct map_key *key)
 {
     char name[MAP_NAME_BYTES];
@@ -344,12 +355,9 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
     }
     map_name(map->name, key);
     struct stat status = {0};
-    int error = 0;
     int fd = open_file(maps, map, key, &status);
-    if (fd == -ENOENT && create) {
-        error = create_file(maps, map->name, key);
-        fd = error == 0 ? open_file(maps, map, key, &status) : error;
-    }
+    if (fd == -ENOENT && create)
+        fd = open_new_file(maps, map, key, &status);
     if (fd < 0) {
         if ((create || fd != -ENOENT) && fd != -EXDEV && fd != -ESTALE)
             store_complain("cannot open a map", -fd);
@@ -358,7 +366,8 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
     }
     map->file_device = status.st_dev;
     map->file_inode = status.st_ino;
-    error = attach(map, fd, key);
+    STEP("use map");
+    int error = attach(map, fd, key);
     raw(SYS_close, fd);
     if (error == 0)
         error = check_in(maps, map);

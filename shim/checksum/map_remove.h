@@ -8,9 +8,10 @@
  *   remover  takes the turn alone; looks whether any live session uses the map: then it stops; unlinks the name; ends its turn
  *
  * The two turns exclude each other. If the opener's comes first, its use was registered before, and the remover sees it. If the remover's
- * comes first, the name is gone when the opener looks. Nothing is ever put back, so nobody can have made a second map meanwhile. A process that
- * dies loses its turn; one that is stopped in the middle of a removal (its signals are blocked: by SIGSTOP, a few microseconds long) costs openers
- * 100 ms and their checksums; they mark the map MAP_CHANGED_OUTSIDE.
+ * comes first, the name is gone when the opener looks; or when he opens the map that he has just made, and he starts over as well. Nothing is
+ * ever put back, so nobody can have made a second map meanwhile. A process that dies loses its turn; one that is stopped in the middle of a
+ * removal (its signals are blocked: by SIGSTOP, a few microseconds long) costs openers 100 ms and their checksums; they mark the map
+ * MAP_CHANGED_OUTSIDE.
  *
  * Space of a map that is no longer needed is given back under the same turn, and for the same reason.
  */

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/actor.h"
+#include "support/command.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 #include "support/support.h"
@@ -171,15 +173,11 @@ static const char *command(void)
     return access(steps, X_OK) == 0 ? steps : path_in(build ? build : "build", "bounceio");
 }
 
-/*
- * arguments: file, seconds. What is written is verified as long as the file is open, whatever others do to maps. But for one round at most: a
- * file that is opened for the first time while its map is forgotten was seen, once in many runs, to go without checksums until it is opened again.
- */
+/* arguments: file, seconds. What is written is verified as long as the file is open, whatever others do to maps. */
 static int write_and_read(int argc, char **argv)
 {
     check_that(argc == 2, "usage: --write-and-read FILE SECONDS");
     double end = now() + seconds_of(argv[1]);
-    unsigned without = 0;
 
     for (uint64_t seed = 1; now() < end; seed++) {
         int fd = direct_open(argv[0], O_RDWR);
@@ -190,8 +188,8 @@ static int write_and_read(int argc, char **argv)
         direct_check(fd, seed, 0, BYTES);
         struct bounceio_stats after = counters();
 
-        without += counting() && after.blocks_verified - before.blocks_verified != BLOCKS;
-        check_that(without <= 1, "round %llu: only %llu blocks verified", (unsigned long long)seed,
+        check_that(!counting() || after.blocks_verified - before.blocks_verified == BLOCKS,
+                   "round %llu: only %llu blocks verified", (unsigned long long)seed,
                    (unsigned long long)(after.blocks_verified - before.blocks_verified));
         close(fd);
         /* What the last round wrote may have been forgotten since, and is right all the same. */
@@ -278,9 +276,51 @@ START_TEST(files_are_opened_while_maps_are_collected)
 }
 END_TEST
 
+/* A file is opened; where the opener has got to `place`, but is not known yet to use the map, that is forgotten. */
+static void forget_at(const char *place, const char *const *environment, const char *path)
+{
+    struct actor opener = actor_new(environment);
+    struct order open = {.act = ACT_OPEN}, survey = {.act = ACT_SURVEY, .length = BLOCKS};
+    char stop[64];
+
+    snprintf(stop, sizeof(stop), "%s:stop", place);
+    snprintf(open.text, sizeof(open.text), "%s", path);
+    actor_stops_at(&opener, stop);
+    actor_begin(&opener, &open);
+    actor_await_stop(&opener);
+    struct child child = command_ends(0, environment, (const char *const[]){"forget", path, NULL});
+
+    ck_assert_msg(strncmp(child.output, "1 map removed", 13) == 0, "%s: %s", place, child.output);
+    child_free(&child);
+    actor_continue(&opener);
+    ck_assert_int_ge(actor_finish(&opener).result, 0);
+    actor_writes(&opener, 1, 0, BLOCKS);
+    struct answer answer = actor_do(&opener, &survey);
+
+    ck_assert_msg(strspn(answer.survey, "v") == BLOCKS, "%s: \"%s\"", place, answer.survey);
+    actor_leaves(&opener);
+    answer = survey_of(environment, path, BLOCKS);
+    ck_assert_msg(strspn(answer.survey, "v") == BLOCKS, "%s, opened again: \"%s\"", place, answer.survey);
+}
+
+START_TEST(who_opens_a_file_while_its_map_is_forgotten_makes_another)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? sequence_filesystems(fs) : 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const char *const environment[] = {new_store(&fs[i]), NULL};
+
+        forget_at("open new map", environment, path_in(fs[i].path, "file"));
+        forget_at("use map", environment, path_in(fs[i].path, "file"));
+    }
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {SEQUENCE_MODES,
+                                                ACTOR_MODE,
                                                 {"--update", update_header},
                                                 {"--open", open_and_read},
                                                 {"--reread-known", reread_known},
@@ -289,9 +329,9 @@ int main(int argc, char **argv)
                                                 {"--tidy", tidy},
                                                 {"--tidied", tidied},
                                                 {NULL, NULL}};
-    const TTest *const tests[] = {sessions_open_while_the_header_changes,
-                                  files_are_opened_while_their_maps_are_forgotten,
-                                  files_are_opened_while_maps_are_collected, NULL};
+    const TTest *const tests[] = {
+        sessions_open_while_the_header_changes, files_are_opened_while_their_maps_are_forgotten,
+        files_are_opened_while_maps_are_collected, who_opens_a_file_while_its_map_is_forgotten_makes_another, NULL};
 
     return support_main(argc, argv, "crowds", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 120, modes, tests);
 }
