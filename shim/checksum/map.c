@@ -391,6 +391,8 @@ int map_open(struct map *map, const struct map_key *key, bool create)
     error = -ESTALE;
     for (int attempt = 0; error == -ESTALE && attempt < OPEN_ATTEMPTS; attempt++)
         error = open_once(map, key, create);
+    if (error == -ESTALE)
+        store_complain("cannot open a map", ESTALE);
     return error;
 }
 

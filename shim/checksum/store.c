@@ -48,6 +48,7 @@ void store_complain(const char *what, int error)
                          : error == EACCES ? "point BOUNCEIO_STORE to a directory of your own"
                          : error == EPERM  ? "it must belong to you and have mode 0700"
                          : error == EAGAIN ? "a process that uses it is stopped, or waits for its disk"
+                         : error == ESTALE ? "a process removes its maps, or is stopped while it does"
                          : error == EIO    ? "see whether its file system is full or damaged, or its files were cut off"
                                            : "set BOUNCEIO_STORE";
     log_warn("store=\"%s\": %s: %s; pages are stable but not checksummed (%s, or BOUNCEIO_STORE=none to silence this)",

@@ -273,6 +273,29 @@ START_TEST(stopped_remover_costs_others_a_moment_and_their_checksums)
 }
 END_TEST
 
+START_TEST(who_finds_a_map_on_its_way_out_again_and_again_says_that_there_is_none)
+{
+    struct peer peer;
+    uint64_t no_id = 0; /* under whose turn unfinished maps are removed */
+    int messages[2];
+    char line[1024] = "";
+    map_fixture_new(&fixture, 1);
+    struct map was = fixture.map;
+    locked_map_close(&fixture.map, false);
+    ck_assert_int_eq(truncate(map_fixture_map_path(&fixture, &was), 0), 0);
+    peer_start(&peer, hold_the_turn, &no_id);
+    peer_reach(&peer);
+    ck_assert_int_eq(pipe2(messages, O_NONBLOCK), 0);
+    ck_assert_int_eq(dup2(messages[1], STDERR_FILENO), STDERR_FILENO);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), -ESTALE);
+    ck_assert_ptr_null(fixture.map.header);
+    ck_assert_int_gt(read(messages[0], line, sizeof line - 1), 0);
+    ck_assert_msg(strstr(line, "cannot open a map: ESTALE"), "%s", line);
+    peer_kill(&peer);
+    ck_assert_int_eq(locked_map_open(&fixture.map, &fixture.key, true), 0);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {map_that_nobody_uses_is_removed,
@@ -284,6 +307,7 @@ int main(int argc, char **argv)
                                   who_open_a_map_together_on_a_new_device_all_get_it,
                                   map_is_never_removed_under_who_opens_it,
                                   stopped_remover_costs_others_a_moment_and_their_checksums,
+                                  who_finds_a_map_on_its_way_out_again_and_again_says_that_there_is_none,
                                   NULL};
     return support_main(argc, argv, "map_remove", 30, NULL, tests);
 }
