@@ -40,9 +40,16 @@ case " ${kinds[*]} " in
 esac
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/bounceio-tests.XXXXXX") || exit 2
+# The `timeout` around the program that is running: in a process group of its own, and it hands SIGTERM on.
+running=
+stop() {
+    trap '' INT TERM
+    [ -z "$running" ] || { kill -TERM "$running"; wait "$running"; }
+    exit "$1"
+}
 trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'stop 130' INT
+trap 'stop 143' TERM
 
 passed=0 failed=0 skipped=0
 preload=$build/libbounceshim.so
@@ -83,9 +90,15 @@ run_one() {
     local home
     home=$(mktemp -d "$scratch/XXXXXX") && mkdir -m 700 "$home/store"
     begin=$(date +%s%N)
+    # Under job control, or it would ignore SIGINT. In the background, because a trap waits for what is in the foreground.
+    set -m
     TMPDIR=$home BOUNCEIO_STORE=$home/store BOUNCEIO_TEST_BUILD=$build \
-        timeout --kill-after=10 "$watchdog_seconds" "$@" </dev/null >"$output" 2>&1
+        timeout --kill-after=10 "$watchdog_seconds" "$@" </dev/null >"$output" 2>&1 &
+    running=$!
+    set +m
+    wait "$running"
     status=$?
+    running=
     end=$(date +%s%N)
     rm -rf "$home"
     # Check's last line: "100%: Checks: 12, Failures: 0, Errors: 0".

@@ -10,11 +10,8 @@ seconds=4 rows=8000
 [ -z "${BOUNCEIO_TEST_FULL:-}" ] || seconds=30 rows=50000
 user=$(id -un)
 
-# Paths of sockets are short.
-sockets=$(mktemp -d /tmp/bounceio-db.XXXXXX)
-remove_sockets() { rm -rf "$sockets"; }
-app_at_end+=(remove_sockets)
-socket=$sockets/socket
+server_needs_sockets
+socket=$server_sockets/socket
 
 sql() { timeout 60 mariadb --no-defaults --socket="$socket" --user="$user" --batch --skip-column-names "$@"; }
 

@@ -18,9 +18,7 @@ if [ "$(id -u)" -eq 0 ]; then
     "${app_user[@]}" test -r "$BOUNCEIO_SHIM" || { echo "skipped: user postgres may not read $BOUNCEIO_SHIM"; exit 77; }
 fi
 
-socket_directory=$(mktemp -d /tmp/bounceio-db.XXXXXX)
-remove_sockets() { rm -rf "$socket_directory"; }
-app_at_end+=(remove_sockets)
+server_needs_sockets
 
 version=$(postgres --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 direct=()
@@ -30,11 +28,11 @@ else
     echo "skipped: direct I/O of data files: PostgreSQL $version has no debug_io_direct; its log alone"
 fi
 
-client() { local program=$1; shift; "${app_user[@]}" timeout 100 "$program" -h "$socket_directory" "$@"; }
+client() { local program=$1; shift; "${app_user[@]}" timeout 100 "$program" -h "$server_sockets" "$@"; }
 sql() { client psql -d bank -v ON_ERROR_STOP=1 -qAt -c "$1"; }
 
 start_postgresql() {
-    server_start "$1/log" "${app_user[@]}" postgres -D "$1/data" -k "$socket_directory" -c listen_addresses= -c shared_buffers=1MB \
+    server_start "$1/log" "${app_user[@]}" postgres -D "$1/data" -k "$server_sockets" -c listen_addresses= -c shared_buffers=1MB \
         -c wal_level=minimal -c max_wal_senders=0 -c wal_sync_method=open_datasync -c max_wal_size=64MB -c full_page_writes=on "${direct[@]}"
     server_answers client psql -d postgres -c "SELECT 1"
 }
@@ -52,7 +50,7 @@ install_postgresql() {
     app_state=$directory/state
     mkdir -p "$app_state"
     chmod 755 "$directory"
-    if [ ${#app_user[@]} -gt 0 ]; then chown -R postgres: "$directory" "$socket_directory"; fi
+    if [ ${#app_user[@]} -gt 0 ]; then chown -R postgres: "$directory" "$server_sockets"; fi
     natively "${app_user[@]}" initdb -D "$directory/data" --data-checksums --no-sync -A trust
 }
 

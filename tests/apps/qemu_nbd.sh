@@ -8,17 +8,14 @@ needs qemu-nbd qemu-img qemu-io cmp python3
 count=4000
 [ -z "${BOUNCEIO_TEST_FULL:-}" ] || count=100000
 
-# Paths of sockets are short.
-sockets=$(mktemp -d /tmp/bounceio-nbd.XXXXXX)
-remove_sockets() { rm -rf "$sockets"; }
-app_at_end+=(remove_sockets)
-address="nbd+unix:///?socket=$sockets/nbd"
+server_needs_sockets
+address="nbd+unix:///?socket=$server_sockets/nbd"
 
 # start_nbd AIO IMAGE
 start_nbd() {
-    rm -f "$sockets/nbd"
+    rm -f "$server_sockets/nbd"
     server_start "$app_scratch/log" qemu-nbd --persistent --shared=8 --format=raw --cache=none --aio="$1" --discard=unmap \
-        --socket="$sockets/nbd" "$2"
+        --socket="$server_sockets/nbd" "$2"
     server_answers qemu-img info "$address"
 }
 
@@ -77,7 +74,7 @@ killed_while_serving() {
     client "write -P 44 130M 4M" flush
     # The first 128 MiB, round and round.
     timeout 60 qemu-img bench -w -c 1000000 -d 64 -s 64k --image-opts \
-        "driver=raw,size=134217728,file.driver=nbd,file.server.type=unix,file.server.path=$sockets/nbd" >"$app_scratch/load" 2>&1 &
+        "driver=raw,size=134217728,file.driver=nbd,file.server.type=unix,file.server.path=$server_sockets/nbd" >"$app_scratch/load" 2>&1 &
     load=$!
     server_answers server_has_written
     sleep 0.5

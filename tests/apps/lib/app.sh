@@ -13,27 +13,63 @@ set -euo pipefail
 
 app_directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-app_scratch=$(mktemp -d "${TMPDIR:-/tmp}/bounceio-app.XXXXXX")
 app_step="starting"
-# Where the programs under the shim have their store and leave their counters.
-app_state=$app_scratch
-# A prefix for commands that use that store, where it is another user's.
+# A prefix for commands that use the programs' store, where it is another user's.
 app_user=()
 
-# What must be undone however the test ends: names of functions.
+# What must be undone however the test ends: names of functions, and directories.
 app_at_end=()
+app_temporary=()
 
+# The processes that have app_scratch in their environment: what this test has started, and what those have, whatever session they are in.
+# Not the script itself, which was started before there was one.
+app_processes() {
+    (
+        export -n app_scratch
+        grep -lszxF "app_scratch=$app_scratch" /proc/[0-9]*/environ | cut -d/ -f3
+    )
+}
+
+# A second to end in an orderly way, and then they must.
+app_end_processes() {
+    local signal=TERM round pids
+    for ((round = 0; round < 50; round++)); do
+        mapfile -t pids < <(app_processes)
+        [ ${#pids[@]} -gt 0 ] || return 0
+        [ "$round" -lt 10 ] || signal=KILL
+        kill "-$signal" "${pids[@]}" 2>/dev/null || true
+        sleep 0.1
+    done
+    echo "processes are left: ${pids[*]}" >&2
+}
+
+# Also when the script gets SIGTERM: it has no trap of its own, which would wait for the program that is running.
 app_finish() {
     local status=$? undo
+    trap '' HUP INT TERM
     for undo in "${app_at_end[@]}"; do
         "$undo" || true
     done
-    rm -rf "$app_scratch"
+    [ -z "$app_scratch" ] || app_end_processes
+    rm -rf "${app_temporary[@]}"
     if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
         echo "FAILED: $app_step" >&2
     fi
 }
+app_scratch=
 trap app_finish EXIT
+
+# temporary_directory VARIABLE TEMPLATE: a new one, removed at the end.
+temporary_directory() {
+    local -n made=$1
+    made=$(mktemp -d "$2")
+    app_temporary+=("$made")
+}
+
+temporary_directory app_scratch "${TMPDIR:-/tmp}/bounceio-app.XXXXXX"
+export app_scratch
+# Where the programs under the shim have their store and leave their counters.
+app_state=$app_scratch
 
 needs() {
     local program
@@ -205,7 +241,7 @@ on_filesystems() {
     for entry in $BOUNCEIO_TEST_FS; do
         app_filesystem=${entry%%:*}
         case " $kinds disk " in *" $app_filesystem "*) ;; *) continue ;; esac
-        directory=$(mktemp -d "${entry#*:}/app.XXXXXX")
+        temporary_directory directory "${entry#*:}/app.XXXXXX"
         if direct_works "$directory"; then
             rm -rf "$app_state/store"
             "$function" "$app_filesystem" "$directory"

@@ -2,6 +2,11 @@
 
 server_pid=
 
+# server_needs_sockets: $server_sockets becomes a directory for them. Paths of sockets are short.
+server_needs_sockets() {
+    temporary_directory server_sockets /tmp/bounceio-sockets.XXXXXX
+}
+
 # server_start LOG CMD...: under the shim, with counters of its own; standard output and standard error go to the end of LOG.
 server_start() {
     local log=$1
