@@ -2,8 +2,6 @@
  * What must hold for every asynchronous read and write, by every front door (support/async.h), on every file system.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,6 +10,7 @@
 #include "support/async.h"
 #include "support/command.h"
 #include "support/direct.h"
+#include "support/racer.h"
 
 enum { DEPTH = 32, LENGTH = 16 * BLOCK, OLD = 1, NEW = 2 };
 
@@ -208,29 +207,13 @@ START_TEST(without_the_shim_overwritten_buffers_reach_the_file)
 }
 END_TEST
 
-struct racer {
-    unsigned char *memory;
-    atomic_bool stop;
-};
-
-static void *rewrite(void *argument)
-{
-    struct racer *racer = argument;
-
-    for (uint64_t n = 1; !atomic_load_explicit(&racer->stop, memory_order_relaxed); n++)
-        for (size_t at = 0; at < SIZE; at += SECTOR)
-            __atomic_store_n((uint64_t *)(void *)(racer->memory + at), n, __ATOMIC_RELAXED);
-    return NULL;
-}
-
 static void racing(struct scene *scene)
 {
-    struct racer racer = {.memory = scene->memory};
+    struct racer racer;
     struct async_request list[DEPTH];
     int64_t results[DEPTH];
-    pthread_t thread;
 
-    check_that(pthread_create(&thread, NULL, rewrite, &racer) == 0, "no thread");
+    racer_start(&racer, scene->memory, SIZE);
     for (size_t turn = 0; turn < rounds(8, 1000); turn++) {
         for (unsigned i = 0; i < DEPTH; i++)
             list[i] = async_write(scene->fd, scene->memory + (size_t)i * LENGTH, LENGTH, (uint64_t)i * LENGTH, i);
@@ -239,8 +222,7 @@ static void racing(struct scene *scene)
         for (unsigned i = 0; i < DEPTH; i++)
             scene_that(scene, results[i] == LENGTH, "write %u gave %lld", i, (long long)results[i]);
     }
-    atomic_store(&racer.stop, true);
-    pthread_join(thread, NULL);
+    racer_stop(&racer);
     expect_verified(scene);
 }
 

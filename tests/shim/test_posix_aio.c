@@ -3,9 +3,7 @@
  */
 #include <aio.h>
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +13,7 @@
 
 #include "support/direct.h"
 #include "support/posix_aio.h"
+#include "support/racer.h"
 #include "support/sequence.h"
 #include "support/support.h"
 
@@ -76,39 +75,23 @@ START_TEST(without_the_shim_they_do)
 }
 END_TEST
 
-struct racer {
-    unsigned char *buffer;
-    size_t length;
-    atomic_bool stop;
-};
-
-static void *rewrite(void *argument)
-{
-    struct racer *racer = argument;
-    for (uint64_t n = 1; !atomic_load_explicit(&racer->stop, memory_order_relaxed); n++)
-        for (size_t at = 0; at < racer->length; at += SECTOR)
-            __atomic_store_n((uint64_t *)(void *)(racer->buffer + at), n, __ATOMIC_RELAXED);
-    return NULL;
-}
-
 /* All of the file is written again and again while the buffers change. */
 static void race(int fd, size_t length, size_t turns)
 {
     struct aiocb controls[DEPTH];
-    struct racer racer = {.buffer = buffer_new(DEPTH * length), .length = DEPTH * length};
-    pthread_t thread;
-    check_that(pthread_create(&thread, NULL, rewrite, &racer) == 0, "no thread");
+    unsigned char *buffer = buffer_new(DEPTH * length);
+    struct racer racer;
+    racer_start(&racer, buffer, DEPTH * length);
     for (size_t turn = 0; turn < turns; turn++) {
         for (size_t i = 0; i < DEPTH; i++) {
-            controls[i] = control_of(fd, racer.buffer + i * length, length, i * length);
+            controls[i] = control_of(fd, buffer + i * length, length, i * length);
             check_that(aio_write(&controls[i]) == 0, "aio_write");
         }
         for (size_t i = 0; i < DEPTH; i++)
             check_that(end_of(&controls[i]) == (ssize_t)length, "write gave %zd", end_of(&controls[i]));
     }
-    atomic_store(&racer.stop, true);
-    pthread_join(thread, NULL);
-    buffer_free(racer.buffer, DEPTH * length);
+    racer_stop(&racer);
+    buffer_free(buffer, DEPTH * length);
 }
 
 static void racing(const char *path)

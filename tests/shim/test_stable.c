@@ -2,57 +2,37 @@
  * Stable pages: a thread rewrites the buffer for as long as direct writes of it are in flight. With the shim every block on
  * the file agrees with its checksum; without it, what was hashed before the write is not what landed.
  */
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "support/direct.h"
+#include "support/racer.h"
 #include "support/support.h"
 
 enum { EXTENTS = 16 };
-
-struct racer {
-    unsigned char *buffer; /* one request, rewritten all the time */
-    size_t length;
-    atomic_bool stop;
-};
-
-/* Change every block of the buffer, over and over, as fast as one thread can. */
-static void *rewrite(void *argument)
-{
-    struct racer *racer = argument;
-
-    for (uint64_t n = 1; !atomic_load_explicit(&racer->stop, memory_order_relaxed); n++)
-        for (size_t at = 0; at < racer->length; at += SECTOR)
-            __atomic_store_n((uint64_t *)(void *)(racer->buffer + at), n, __ATOMIC_RELAXED);
-    return NULL;
-}
 
 /* Write the racing buffer `writes` times, to EXTENTS places in turn. `hashes`, if any, receives what a caller's own hash of the
  * block says just before the write: one hash per block of the file. */
 static void race(int fd, size_t length, size_t writes, uint64_t *hashes)
 {
-    struct racer racer = {.length = length};
-    pthread_t thread;
+    struct racer racer;
+    unsigned char *buffer = aligned_alloc(BLOCK, length);
 
-    racer.buffer = aligned_alloc(BLOCK, length);
-    check_that(racer.buffer, "no memory");
-    memset(racer.buffer, 0, length);
-    check_that(pthread_create(&thread, NULL, rewrite, &racer) == 0, "no thread");
+    check_that(buffer, "no memory");
+    memset(buffer, 0, length);
+    racer_start(&racer, buffer, length);
     for (size_t i = 0; i < writes; i++) {
         size_t extent = i % EXTENTS;
 
         for (size_t block = 0; hashes && block < length / BLOCK; block++)
-            hashes[extent * (length / BLOCK) + block] = hash_bytes(HASH_START, racer.buffer + block * BLOCK, BLOCK);
-        ssize_t n = pwrite(fd, racer.buffer, length, (off_t)(extent * length));
+            hashes[extent * (length / BLOCK) + block] = hash_bytes(HASH_START, buffer + block * BLOCK, BLOCK);
+        ssize_t n = pwrite(fd, buffer, length, (off_t)(extent * length));
 
         check_that(n == (ssize_t)length, "write %zu gave %zd", i, n);
     }
-    atomic_store(&racer.stop, true);
-    pthread_join(thread, NULL);
-    free(racer.buffer);
+    racer_stop(&racer);
+    free(buffer);
 }
 
 static void racing_writes_verify(size_t length, size_t writes)
