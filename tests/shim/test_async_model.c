@@ -14,7 +14,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/async.h"
@@ -383,38 +382,35 @@ static void *work(void *argument)
     return NULL;
 }
 
+/* One process: THREADS workers. */
+static void run_process(unsigned process, void *argument)
+{
+    const struct start *start = argument;
+    struct start starts[THREADS];
+    pthread_t threads[THREADS];
+
+    for (unsigned i = 0; i < THREADS; i++) {
+        starts[i] = *start;
+        /* Neighbours in the shared file belong to different processes. */
+        starts[i].id = i * PROCESSES + process;
+        check_that(pthread_create(&threads[i], NULL, work, &starts[i]) == 0, "no thread");
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+}
+
 /* --run DIRECTORY SEED OPERATIONS DOORS */
 static int run_mode(int argc, char **argv)
 {
-    bool good = argc == 4;
-    uint64_t seed = strtoull(argv[1], NULL, 0), operations = strtoull(argv[2], NULL, 0);
+    if (argc != 4)
+        return EXIT_FAILURE;
+    struct start start = {.directory = argv[0],
+                          .doors = (unsigned)strtoul(argv[3], NULL, 0),
+                          .seed = strtoull(argv[1], NULL, 0),
+                          .operations = strtoull(argv[2], NULL, 0) / WORKERS};
 
     make_file_behind(path_in(argv[0], "shared"), 1, TAIL);
-    for (unsigned process = 0; process < PROCESSES; process++) {
-        struct start starts[THREADS];
-        pthread_t threads[THREADS];
-
-        pid_t pid = fork();
-
-        if (pid != 0)
-            continue;
-        for (unsigned i = 0; i < THREADS; i++) {
-            /* Neighbours in the shared file belong to different processes. */
-            starts[i] = (struct start){argv[0], i * PROCESSES + process, (unsigned)strtoul(argv[3], NULL, 0), seed,
-                                       operations / WORKERS};
-            check_that(pthread_create(&threads[i], NULL, work, &starts[i]) == 0, "no thread");
-        }
-        for (unsigned i = 0; i < THREADS; i++)
-            pthread_join(threads[i], NULL);
-        _exit(0);
-    }
-    for (unsigned process = 0; process < PROCESSES; process++) {
-        int status;
-
-        if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-            good = false;
-    }
-    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+    return in_processes(PROCESSES, run_process, &start) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* --- The tests ------------------------------------------------------------------------------------------------------------ */

@@ -10,15 +10,20 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { PROCESSES = 2, THREADS = WORKERS / PROCESSES };
 
+struct run {
+    const char *directory;
+    uint64_t seed, count;
+};
+
 /* One process: THREADS workers, and what they left of the shared file. */
-static void run_process(const char *directory, unsigned process, uint64_t seed, uint64_t count)
+static void run_process(unsigned process, void *argument)
 {
-    const char *shared = path_in(directory, "shared");
+    const struct run *run = argument;
+    const char *shared = path_in(run->directory, "shared");
     struct worker *workers[THREADS];
     pthread_t threads[THREADS];
     uint8_t *content = malloc(SHARED_SIZE);
@@ -28,7 +33,7 @@ static void run_process(const char *directory, unsigned process, uint64_t seed, 
         support_die("cannot open %s", shared);
     for (unsigned i = 0; i < THREADS; i++) {
         /* Neighbours in the shared file belong to different processes. */
-        workers[i] = worker_new(directory, i * PROCESSES + process, seed, count / WORKERS, fd);
+        workers[i] = worker_new(run->directory, i * PROCESSES + process, run->seed, run->count / WORKERS, fd);
         if (pthread_create(&threads[i], NULL, worker_run, workers[i]) != 0)
             support_die("cannot make a thread");
     }
@@ -43,28 +48,12 @@ static void run_process(const char *directory, unsigned process, uint64_t seed, 
 /* --run DIRECTORY SEED COUNT */
 static int run_mode(int argc, char **argv)
 {
-    uint64_t seed = strtoull(argv[1], NULL, 0);
-    uint64_t count = strtoull(argv[2], NULL, 0);
-    bool good = argc == 3;
+    if (argc != 3)
+        return EXIT_FAILURE;
+    struct run run = {argv[0], strtoull(argv[1], NULL, 0), strtoull(argv[2], NULL, 0)};
 
-    make_file_behind(path_in(argv[0], "shared"), seed, SHARED_SIZE);
-    for (unsigned process = 0; process < PROCESSES; process++) {
-        pid_t pid = fork();
-
-        if (pid < 0)
-            support_die("cannot fork");
-        if (pid == 0) {
-            run_process(argv[0], process, seed, count);
-            _exit(0);
-        }
-    }
-    for (unsigned process = 0; process < PROCESSES; process++) {
-        int status;
-
-        if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
-            good = false;
-    }
-    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+    make_file_behind(path_in(run.directory, "shared"), run.seed, SHARED_SIZE);
+    return in_processes(PROCESSES, run_process, &run) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* --- The tests ---------------------------------------------------------------------------------------------------- */

@@ -134,6 +134,29 @@ struct child child_run_self(enum preload preload, const char *const *environment
     return child_run(preload, environment, all);
 }
 
+bool in_processes(unsigned count, void (*body)(unsigned process, void *argument), void *argument)
+{
+    bool good = true;
+
+    for (unsigned process = 0; process < count; process++) {
+        pid_t pid = fork();
+
+        if (pid < 0)
+            support_die("cannot fork");
+        if (pid == 0) {
+            body(process, argument);
+            _exit(0);
+        }
+    }
+    for (unsigned process = 0; process < count; process++) {
+        int status;
+
+        if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            good = false;
+    }
+    return good;
+}
+
 bool child_succeeded(const struct child *child)
 {
     if (WIFEXITED(child->status) && WEXITSTATUS(child->status) == 0)

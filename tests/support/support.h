@@ -126,6 +126,12 @@ struct child child_run(enum preload preload, const char *const *environment, con
 /* The same for this very program with `argv` after its name: argv[0] is a mode of support_main. */
 struct child child_run_self(enum preload preload, const char *const *environment, const char *const *argv);
 
+/*
+ * Run `body` in `count` forked children at once; each exits with status 0 when it returns. For programs run by child_run_self: dies when
+ * it cannot fork. @return whether all of them did.
+ */
+bool in_processes(unsigned count, void (*body)(unsigned process, void *argument), void *argument);
+
 /* Did it exit with status 0? Prints its output when not. */
 bool child_succeeded(const struct child *child);
 void child_free(struct child *child);
