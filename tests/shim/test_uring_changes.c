@@ -22,6 +22,10 @@ struct way {
     int watching;   /* another direct number of it, by which it is read */
 };
 
+typedef void change_function(const struct ring_scene *scene, struct way *way);
+
+static change_function *the_change; /* of the test that is running */
+
 static void close_way(struct way *way)
 {
     if (way->flags & FIXED)
@@ -32,7 +36,7 @@ static void close_way(struct way *way)
 }
 
 /* A file full of the pattern ONE, as a direct number, a plain one, a registered file whose number is closed, and a plain one of those. */
-static void each_way(const struct ring_scene *scene, void (*change)(const struct ring_scene *scene, struct way *way))
+static void each_way(struct ring_scene *scene)
 {
     for (unsigned i = 0; i < 4; i++) {
         struct way way = {.watching = direct_open(scene->path, O_RDWR | O_CREAT | O_TRUNC)};
@@ -45,9 +49,16 @@ static void each_way(const struct ring_scene *scene, void (*change)(const struct
             way.fd = 0;
             way.flags = FIXED;
         }
-        change(scene, &way);
+        the_change(scene, &way);
         close_way(&way);
     }
+}
+
+/* On each file system. */
+static void in_each_way(change_function *change)
+{
+    the_change = change;
+    ring_on_each_filesystem(0, each_way);
 }
 
 static struct io_uring_sqe *entry(unsigned opcode, const struct way *way)
@@ -121,14 +132,9 @@ static void cut(const struct ring_scene *scene, struct way *way)
     ck_assert_int_eq(ring_truncate(way, UINT64_MAX), -EINVAL);
 }
 
-static void cuts(struct ring_scene *scene)
-{
-    each_way(scene, cut);
-}
-
 START_TEST(a_truncation_through_the_ring_leaves_exact_checksums)
 {
-    ring_on_each_filesystem(0, cuts);
+    in_each_way(cut);
 }
 END_TEST
 
@@ -212,14 +218,9 @@ static void punch(const struct ring_scene *scene, struct way *way)
     rots(scene, way, 5);
 }
 
-static void punched(struct ring_scene *scene)
-{
-    each_way(scene, punch);
-}
-
 START_TEST(a_hole_punched_through_the_ring_leaves_exact_checksums)
 {
-    ring_on_each_filesystem(0, punched);
+    in_each_way(punch);
 }
 END_TEST
 
@@ -236,14 +237,9 @@ static void reserve(const struct ring_scene *scene, struct way *way)
     is_clean(scene);
 }
 
-static void reserved(struct ring_scene *scene)
-{
-    each_way(scene, reserve);
-}
-
 START_TEST(space_allocated_through_the_ring_is_no_change_from_outside)
 {
-    ring_on_each_filesystem(0, reserved);
+    in_each_way(reserve);
 }
 END_TEST
 
@@ -255,14 +251,9 @@ static void refuse(const struct ring_scene *scene, struct way *way)
     rots(scene, way, 0);
 }
 
-static void refused(struct ring_scene *scene)
-{
-    each_way(scene, refuse);
-}
-
 START_TEST(an_allocation_that_is_refused_has_changed_nothing)
 {
-    ring_on_each_filesystem(0, refused);
+    in_each_way(refuse);
 }
 END_TEST
 
@@ -298,14 +289,9 @@ static void splice_in(const struct ring_scene *scene, struct way *way)
     rots(scene, way, 8);
 }
 
-static void spliced(struct ring_scene *scene)
-{
-    each_way(scene, splice_in);
-}
-
 START_TEST(what_is_spliced_into_a_file_through_the_ring_is_not_called_damaged)
 {
-    ring_on_each_filesystem(0, spliced);
+    in_each_way(splice_in);
 }
 END_TEST
 
