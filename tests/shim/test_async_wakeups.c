@@ -348,11 +348,32 @@ static unsigned take_from_memory(struct io_uring *ring, unsigned most)
     return taken;
 }
 
-/* An event loop: sleeps for the descriptor, then looks into the ring. `fd` is what is waited for. */
-static void ring_loop(struct io_uring *ring, const struct waiting *waiting, int fd, int file, unsigned char *memory,
-                      const char *fs)
+typedef void ring_use(struct io_uring *ring, int file, unsigned char *memory, const char *fs, const void *argument);
+
+/* On two file systems, with a new ring and memory for eight reads. */
+static void use_rings(ring_use *use, const void *argument)
 {
-    int inner = epoll_on(fd, waiting->edge);
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = two_filesystems(fs);
+    unsigned char *memory = buffer_new(8 * BLOCK);
+
+    for (size_t i = 0; i < count; i++) {
+        struct io_uring ring;
+        int file = file_of(&fs[i]);
+
+        ck_assert_int_eq(io_uring_queue_init(DEPTH, &ring, 0), 0);
+        use(&ring, file, memory, fs[i].name, argument);
+        io_uring_queue_exit(&ring);
+        close(file);
+    }
+    buffer_free(memory, 8 * BLOCK);
+}
+
+/* An event loop: sleeps for the ring's descriptor, then looks into the ring. */
+static void loop_on_ring(struct io_uring *ring, int file, unsigned char *memory, const char *fs, const void *argument)
+{
+    const struct waiting *waiting = argument;
+    int fd = ring->ring_fd, inner = epoll_on(fd, waiting->edge);
     int epoll = waiting->nested ? epoll_on(inner, waiting->edge) : inner;
 
     for (size_t turn = 0; turn < rounds(300, 10000); turn++) {
@@ -377,91 +398,68 @@ static void ring_loop(struct io_uring *ring, const struct waiting *waiting, int 
 
 START_TEST(rings_reaped_when_their_descriptor_is_ready)
 {
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = two_filesystems(fs);
-    unsigned char *memory = buffer_new(8 * BLOCK);
-
-    for (size_t i = 0; i < count * WAITINGS; i++) {
-        const struct waiting *waiting = &waitings[i % WAITINGS];
-        struct io_uring ring;
-        int file = file_of(&fs[i / WAITINGS]);
-
-        ck_assert_int_eq(io_uring_queue_init(DEPTH, &ring, 0), 0);
-        ring_loop(&ring, waiting, ring.ring_fd, file, memory, fs[i / WAITINGS].name);
-        io_uring_queue_exit(&ring);
-        close(file);
-    }
-    buffer_free(memory, 8 * BLOCK);
+    for (size_t i = 0; i < WAITINGS; i++)
+        use_rings(loop_on_ring, &waitings[i]);
 }
 END_TEST
+
+static void ready_until_empty(struct io_uring *ring, int file, unsigned char *memory, const char *fs,
+                              const void *argument)
+{
+    int epoll = epoll_on(ring->ring_fd, 0);
+
+    (void)argument;
+    for (size_t turn = 0; turn < 50; turn++) {
+        struct io_uring_cqe *cqe;
+
+        check_that(!wait_by_poll(NULL, ring->ring_fd, -1, 0), "%s: ready before there is anything, turn %zu", fs, turn);
+        queue_reads(ring, file, memory, 4);
+        check_that(io_uring_wait_cqe_nr(ring, &cqe, 4) == 0, "waiting for four");
+        for (unsigned left = 4; left > 0; left--) {
+            check_that(wait_by_poll(NULL, ring->ring_fd, -1, 0), "%s: not ready with %u left", fs, left);
+            check_that(wait_by_epoll(NULL, -1, epoll, 0), "%s: epoll: not ready with %u left", fs, left);
+            check_that(take_from_memory(ring, 1) == 1, "one of %u", left);
+        }
+        check_that(!wait_by_poll(NULL, ring->ring_fd, -1, 0), "%s: ready with nothing left", fs);
+        check_that(!wait_by_epoll(NULL, -1, epoll, 0), "%s: epoll: ready with nothing left", fs);
+    }
+    close(epoll);
+}
 
 /* Level-triggered readiness is there as long as there is a completion, and no longer. */
 START_TEST(readiness_ends_with_the_last_completion)
 {
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = two_filesystems(fs);
-    unsigned char *memory = buffer_new(8 * BLOCK);
-
-    for (size_t i = 0; i < count; i++) {
-        struct io_uring ring;
-        int file = file_of(&fs[i]);
-
-        ck_assert_int_eq(io_uring_queue_init(DEPTH, &ring, 0), 0);
-        int epoll = epoll_on(ring.ring_fd, 0);
-
-        for (size_t turn = 0; turn < 50; turn++) {
-            struct io_uring_cqe *cqe;
-
-            check_that(!wait_by_poll(NULL, ring.ring_fd, -1, 0), "ready before there is anything, turn %zu", turn);
-            queue_reads(&ring, file, memory, 4);
-            check_that(io_uring_wait_cqe_nr(&ring, &cqe, 4) == 0, "waiting for four");
-            for (unsigned left = 4; left > 0; left--) {
-                check_that(wait_by_poll(NULL, ring.ring_fd, -1, 0), "not ready with %u left", left);
-                check_that(wait_by_epoll(NULL, -1, epoll, 0), "epoll: not ready with %u left", left);
-                check_that(take_from_memory(&ring, 1) == 1, "one of %u", left);
-            }
-            check_that(!wait_by_poll(NULL, ring.ring_fd, -1, 0), "ready with nothing left");
-            check_that(!wait_by_epoll(NULL, -1, epoll, 0), "epoll: ready with nothing left");
-        }
-        close(epoll);
-        io_uring_queue_exit(&ring);
-        close(file);
-    }
-    buffer_free(memory, 8 * BLOCK);
+    use_rings(ready_until_empty, NULL);
 }
 END_TEST
 
+static void loop_on_eventfd(struct io_uring *ring, int file, unsigned char *memory, const char *fs,
+                            const void *argument)
+{
+    int event = *(const int *)argument;
+    eventfd_t value;
+
+    ck_assert_int_eq(io_uring_register_eventfd(ring, event), 0);
+    for (size_t turn = 0; turn < rounds(2000, 20000); turn++) {
+        unsigned expected = queue_reads(ring, file, memory, 1 + (unsigned)turn % 8);
+
+        for (unsigned taken = 0; taken < expected;) {
+            check_that(await(&waitings[0], event, -1), "%s: asleep in turn %zu, %u of %u", fs, turn, taken, expected);
+            check_that(turn % 2 ? read(event, &value, sizeof(value)) == sizeof(value)
+                                : eventfd_read(event, &value) == 0,
+                       "eventfd");
+            taken += take_from_memory(ring, expected);
+        }
+    }
+}
+
 START_TEST(rings_reaped_when_their_eventfd_is_ready)
 {
-    struct test_fs fs[TEST_FS_MAX];
-    size_t count = two_filesystems(fs);
-    unsigned char *memory = buffer_new(8 * BLOCK);
+    int event = eventfd(0, EFD_CLOEXEC);
 
-    for (size_t i = 0; i < count; i++) {
-        int file = file_of(&fs[i]);
-        int event = eventfd(0, EFD_CLOEXEC);
-        struct io_uring ring;
-        eventfd_t value;
-
-        ck_assert_int_eq(io_uring_queue_init(DEPTH, &ring, 0), 0);
-        ck_assert_int_eq(io_uring_register_eventfd(&ring, event), 0);
-        for (size_t turn = 0; turn < rounds(2000, 20000); turn++) {
-            unsigned expected = queue_reads(&ring, file, memory, 1 + (unsigned)turn % 8);
-
-            for (unsigned taken = 0; taken < expected;) {
-                check_that(await(&waitings[0], event, -1), "%s: asleep in turn %zu, %u of %u", fs[i].name, turn, taken,
-                           expected);
-                check_that(turn % 2 ? read(event, &value, sizeof(value)) == sizeof(value)
-                                    : eventfd_read(event, &value) == 0,
-                           "eventfd");
-                taken += take_from_memory(&ring, expected);
-            }
-        }
-        io_uring_queue_exit(&ring);
-        close(event);
-        close(file);
-    }
-    buffer_free(memory, 8 * BLOCK);
+    ck_assert_int_ge(event, 0);
+    use_rings(loop_on_eventfd, &event);
+    close(event);
 }
 END_TEST
 
