@@ -115,6 +115,28 @@ void door_check(const struct door *door, const struct work *work, int64_t result
               (long long)result);
 }
 
+void numbers_init(struct numbers *numbers, unsigned depth)
+{
+    for (unsigned i = 0; i < depth; i++)
+        numbers->free[i] = i;
+    numbers->count = depth;
+}
+
+void *door_state(size_t size)
+{
+    void *state = calloc(1, size);
+
+    if (!state)
+        bench_die("memory");
+    return state;
+}
+
+void door_die(const char *call, int result)
+{
+    errno = -result;
+    bench_die("%s", call);
+}
+
 /* --- Blocking calls ----------------------------------------------------------------------------------------------- */
 
 struct blocking {

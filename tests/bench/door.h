@@ -55,6 +55,42 @@ void *door_symbol(bool through_shim, const char *library, const char *name);
 /* A request must transfer all of its bytes: anything else ends the program with a message. `result`: bytes or -errno. */
 void door_check(const struct door *door, const struct work *work, int64_t result);
 
+/*
+ * The requests of a door with a queue have numbers below the depth, and each number its place in the work's memory. One is taken, begun when
+ * its request is ready to be submitted, and ended when its completion has come.
+ */
+struct numbers {
+    double begun[DEPTH_MAX];
+    unsigned free[DEPTH_MAX], count;
+};
+
+void numbers_init(struct numbers *numbers, unsigned depth);
+
+static inline unsigned number_take(struct numbers *numbers)
+{
+    return numbers->free[--numbers->count];
+}
+
+static inline void number_begin(struct numbers *numbers, unsigned number)
+{
+    numbers->begun[number] = clock_now();
+}
+
+/* `result` as in door_check. */
+static inline void number_end(struct numbers *numbers, const struct door *door, struct work *work, unsigned number,
+                              int64_t result)
+{
+    door_check(door, work, result);
+    histogram_add(work->latencies, clock_now() - numbers->begun[number]);
+    numbers->free[numbers->count++] = number;
+}
+
+/* Memory of a door's own, zeros. Ends the program if there is none. */
+void *door_state(size_t size);
+
+/* End the program: this call has returned -errno. */
+_Noreturn void door_die(const char *call, int result);
+
 /* End the program: what failed, and errno. */
 _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -15,39 +15,33 @@ struct aio {
     int (*destroy)(io_context_t context);
     struct iocb blocks[DEPTH_MAX];
     struct io_event events[DEPTH_MAX];
-    double begun[DEPTH_MAX];
-    unsigned free[DEPTH_MAX]; /* numbers of blocks that are not in flight: the first depth - in flight */
+    struct numbers numbers; /* of blocks */
 };
 
 static void *aio_open(bool through_shim, unsigned depth)
 {
     static const char library[] = "libaio.so";
-    struct aio *aio = calloc(1, sizeof(*aio));
+    struct aio *aio = door_state(sizeof(*aio));
 
-    if (!aio)
-        bench_die("memory");
     *(void **)&aio->setup = door_symbol(through_shim, library, "io_setup");
     *(void **)&aio->submit = door_symbol(through_shim, library, "io_submit");
     *(void **)&aio->getevents = door_symbol(through_shim, library, "io_getevents");
     *(void **)&aio->destroy = door_symbol(through_shim, library, "io_destroy");
-    for (unsigned i = 0; i < depth; i++)
-        aio->free[i] = i;
+    numbers_init(&aio->numbers, depth);
     int result = aio->setup((int)depth, &aio->context);
 
-    if (result < 0) {
-        errno = -result;
-        bench_die("io_setup");
-    }
+    if (result < 0)
+        door_die("io_setup", result);
     return aio;
 }
 
 /* Submit `count` requests. */
-static void submit(struct aio *aio, struct work *work, unsigned in_flight, unsigned count)
+static void submit(struct aio *aio, struct work *work, unsigned count)
 {
     struct iocb *list[DEPTH_MAX];
 
     for (unsigned i = 0; i < count; i++) {
-        unsigned number = aio->free[work->depth - in_flight - 1 - i];
+        unsigned number = number_take(&aio->numbers);
         unsigned char *memory = work->memory + (size_t)number * work->size;
         long long offset = (long long)work_offset(work);
 
@@ -56,15 +50,13 @@ static void submit(struct aio *aio, struct work *work, unsigned in_flight, unsig
             io_prep_pwrite(list[i], work->fd, memory, work->size, offset);
         else
             io_prep_pread(list[i], work->fd, memory, work->size, offset);
-        aio->begun[number] = clock_now();
+        number_begin(&aio->numbers, number);
     }
     for (unsigned done = 0; done < count;) {
         int n = aio->submit(aio->context, (long)(count - done), list + done);
 
-        if (n <= 0 && n != -EINTR) {
-            errno = -n;
-            bench_die("io_submit");
-        }
+        if (n <= 0 && n != -EINTR)
+            door_die("io_submit", n);
         done += n > 0 ? (unsigned)n : 0;
     }
 }
@@ -74,16 +66,12 @@ static unsigned reap(struct aio *aio, struct work *work, unsigned in_flight)
 {
     int n = aio->getevents(aio->context, 1, (long)in_flight, aio->events, NULL);
 
-    if (n < 0 && n != -EINTR) {
-        errno = -n;
-        bench_die("io_getevents");
-    }
+    if (n < 0 && n != -EINTR)
+        door_die("io_getevents", n);
     for (int i = 0; i < n; i++) {
         unsigned number = (unsigned)(aio->events[i].obj - aio->blocks);
 
-        door_check(&door_libaio, work, (int64_t)aio->events[i].res);
-        histogram_add(work->latencies, clock_now() - aio->begun[number]);
-        aio->free[work->depth - in_flight + (unsigned)i] = number;
+        number_end(&aio->numbers, &door_libaio, work, number, (int64_t)aio->events[i].res);
     }
     return n > 0 ? (unsigned)n : 0;
 }
@@ -96,7 +84,7 @@ static void aio_run(void *state, struct work *work, unsigned requests)
         unsigned room = work->depth - in_flight, left = requests - issued, count = left < room ? left : room;
 
         if (count > 0)
-            submit(state, work, in_flight, count);
+            submit(state, work, count);
         issued += count;
         in_flight += count;
         in_flight -= reap(state, work, in_flight);

@@ -12,36 +12,30 @@ struct uring {
     int (*init)(unsigned entries, struct io_uring *ring, unsigned flags);
     int (*submit_and_wait)(struct io_uring *ring, unsigned least);
     void (*exit)(struct io_uring *ring);
-    double begun[DEPTH_MAX];
-    unsigned free[DEPTH_MAX]; /* numbers of requests that are not in flight: the first depth - in flight */
+    struct numbers numbers;
 };
 
 static void *uring_open(bool through_shim, unsigned depth)
 {
     static const char library[] = "liburing.so";
-    struct uring *uring = calloc(1, sizeof(*uring));
+    struct uring *uring = door_state(sizeof(*uring));
 
-    if (!uring)
-        bench_die("memory");
     *(void **)&uring->init = door_symbol(through_shim, library, "io_uring_queue_init");
     *(void **)&uring->submit_and_wait = door_symbol(through_shim, library, "io_uring_submit_and_wait");
     *(void **)&uring->exit = door_symbol(through_shim, library, "io_uring_queue_exit");
-    for (unsigned i = 0; i < depth; i++)
-        uring->free[i] = i;
+    numbers_init(&uring->numbers, depth);
     int result = uring->init(depth, &uring->ring, 0);
 
-    if (result < 0) {
-        errno = -result;
-        bench_die("io_uring_queue_init");
-    }
+    if (result < 0)
+        door_die("io_uring_queue_init", result);
     return uring;
 }
 
 /* Put one request into the submission queue. */
-static void prepare(struct uring *uring, struct work *work, unsigned in_flight)
+static void prepare(struct uring *uring, struct work *work)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
-    unsigned number = uring->free[work->depth - in_flight - 1];
+    unsigned number = number_take(&uring->numbers);
     unsigned char *memory = work->memory + (size_t)number * work->size;
     uint64_t offset = work_offset(work);
 
@@ -52,22 +46,19 @@ static void prepare(struct uring *uring, struct work *work, unsigned in_flight)
     else
         io_uring_prep_read(sqe, work->fd, memory, (unsigned)work->size, offset);
     io_uring_sqe_set_data64(sqe, number);
-    uring->begun[number] = clock_now();
+    number_begin(&uring->numbers, number);
 }
 
 /* @return how many have come. */
-static unsigned reap(struct uring *uring, struct work *work, unsigned in_flight)
+static unsigned reap(struct uring *uring, struct work *work)
 {
     struct io_uring_cqe *cqe;
     unsigned head, count = 0;
 
     io_uring_for_each_cqe(&uring->ring, head, cqe)
     {
-        unsigned number = (unsigned)io_uring_cqe_get_data64(cqe);
-
-        door_check(&door_uring, work, cqe->res);
-        histogram_add(work->latencies, clock_now() - uring->begun[number]);
-        uring->free[work->depth - in_flight + count++] = number;
+        number_end(&uring->numbers, &door_uring, work, (unsigned)io_uring_cqe_get_data64(cqe), cqe->res);
+        count++;
     }
     io_uring_cq_advance(&uring->ring, count);
     return count;
@@ -79,15 +70,13 @@ static void uring_run(void *state, struct work *work, unsigned requests)
     unsigned issued = 0, in_flight = 0;
 
     while (issued < requests || in_flight > 0) {
-        for (; issued < requests && in_flight < work->depth; issued++)
-            prepare(uring, work, in_flight++);
+        for (; issued < requests && in_flight < work->depth; issued++, in_flight++)
+            prepare(uring, work);
         int n = uring->submit_and_wait(&uring->ring, 1);
 
-        if (n < 0 && n != -EINTR) {
-            errno = -n;
-            bench_die("io_uring_submit_and_wait");
-        }
-        in_flight -= reap(uring, work, in_flight);
+        if (n < 0 && n != -EINTR)
+            door_die("io_uring_submit_and_wait", n);
+        in_flight -= reap(uring, work);
     }
 }
 
