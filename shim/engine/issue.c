@@ -8,19 +8,27 @@
 #include <linux/stat.h>
 
 #include "base/raw.h"
+#include "base/return_stack.h"
 #include "bounce/pool.h"
 #include "checksum/window.h"
 #include "engine/transfer.h"
+
+/* After the system call of a request. */
+static inline ssize_t back(long result)
+{
+    return_stack_repair();
+    return result;
+}
 
 ssize_t issue_write(int fd, const void *data, size_t length, int64_t offset, int flags)
 {
     if (flags != 0) {
         struct iovec vector = {.iov_base = (void *)(uintptr_t)data, .iov_len = length};
-        return raw(SYS_pwritev2, fd, &vector, 1, offset, 0, flags);
+        return back(raw(SYS_pwritev2, fd, &vector, 1, offset, 0, flags));
     }
     if (offset == TRANSFER_FILE_OFFSET)
-        return raw(SYS_write, fd, data, length);
-    return raw(SYS_pwrite64, fd, data, length, offset);
+        return back(raw(SYS_write, fd, data, length));
+    return back(raw(SYS_pwrite64, fd, data, length, offset));
 }
 
 ssize_t issue_read(int fd, void *data, size_t length, int64_t offset, int flags)
@@ -29,13 +37,13 @@ ssize_t issue_read(int fd, void *data, size_t length, int64_t offset, int flags)
     if (flags != 0)
         return issue_read_vector(fd, &vector, 1, offset, flags);
     if (offset == TRANSFER_FILE_OFFSET)
-        return raw(SYS_read, fd, data, length);
-    return raw(SYS_pread64, fd, data, length, offset);
+        return back(raw(SYS_read, fd, data, length));
+    return back(raw(SYS_pread64, fd, data, length, offset));
 }
 
 ssize_t issue_read_vector(int fd, const struct iovec *vector, size_t segments, int64_t offset, int flags)
 {
-    return raw(SYS_preadv2, fd, vector, segments, offset, 0, flags);
+    return back(raw(SYS_preadv2, fd, vector, segments, offset, 0, flags));
 }
 
 ssize_t issue_bad_write(int fd, size_t length, int64_t offset, int flags)

@@ -11,6 +11,7 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "base/return_stack.h"
 #include "bounce/guard.h"
 #include "bounce/pool.h"
 #include "checksum/store.h"
@@ -79,6 +80,7 @@ static void find_direct(struct finding *finding, int fd, const struct stat *stat
         return;
     pool_prepare();
     guard_install();
+    return_stack_measure();
     process_lock(&saved);
     finding->file = file_open(fd, status, true);
     if (finding->file) {

@@ -9,6 +9,7 @@
 
 #include "base/process.h"
 #include "base/raw.h"
+#include "base/return_stack.h"
 #include "bounce/copy.h"
 #include "bounce/guard.h"
 #include "engine/active.h"
@@ -122,9 +123,11 @@ static long call_kernel(struct reap *reap, unsigned least, unsigned most, const 
                         const struct patience *patience)
 {
     const aio_context_t real = reap->aio->real;
-    if (patience->has_signals)
-        return raw(SYS_io_pgetevents, real, least, most, reap->events, timeout, &patience->signals);
-    return raw(SYS_io_getevents, real, least, most, reap->events, timeout);
+    const long result = patience->has_signals
+                            ? raw(SYS_io_pgetevents, real, least, most, reap->events, timeout, &patience->signals)
+                            : raw(SYS_io_getevents, real, least, most, reap->events, timeout);
+    return_stack_repair();
+    return result;
 }
 
 /* io_getevents is no cancellation point; but a thread may be cancelled anywhere if it wants to. */

@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #include "base/raw.h"
+#include "base/return_stack.h"
 #include "bounce/copy.h"
 #include "engine/active.h"
 #include "engine/cancel.h"
@@ -248,6 +249,7 @@ static long call_kernel(struct batch *batch)
     batch->called = count;
     atomic_signal_fence(memory_order_seq_cst);
     const long taken = raw(SYS_io_submit, aio->real, count, &batch->list[first]);
+    return_stack_repair();
     batch->first += taken > 0 ? (int)taken : 0;
     atomic_signal_fence(memory_order_seq_cst);
     batch->called = 0;
