@@ -3,6 +3,12 @@
 # shellcheck disable=SC2317 # tests are called by name
 . "$(dirname "$0")/../support/command.sh"
 
+if ! dd if=/dev/zero of="$scratch/probe" bs=4096 count=1 oflag=direct status=none 2>/dev/null; then
+    rm -rf "$scratch"
+    echo "skipped: no direct requests in ${TMPDIR:-/tmp}, without which no test of a program runs"
+    exit 77
+fi
+
 tests=$(cd "$(dirname "$0")/.." && pwd)
 
 # What a program does that leaves two processes behind, in sessions of their own; the second does not listen to SIGTERM.
