@@ -162,29 +162,17 @@ void region_make_durable(struct map *map, uint64_t first, uint64_t blocks)
 
 /* ---- clearing ---- */
 
-/* Call visit for each run of allocated units of a region, as an address and a number of block words. @return false when it did. */
-static bool each_run(const struct map *map, uint64_t region, bool (*visit)(struct block_words *words, uint64_t blocks))
+/* Nothing pending in any allocated unit of a region? */
+static bool is_idle(const struct map *map, uint64_t region)
 {
-    uint64_t run, first = region * REGION_BLOCKS;
-    for (uint64_t block = first; block < first + REGION_BLOCKS; block += run) {
-        struct block_words *words = map_words(map, block, &run);
-        if (words && !visit(words, run))
-            return false;
+    uint64_t run, end = (region + 1) * REGION_BLOCKS;
+    for (uint64_t block = region * REGION_BLOCKS; block < end; block += run) {
+        const struct block_words *words = map_words(map, block, &run);
+        for (uint64_t i = 0; words && i < run; i++)
+            if (atomic_load_explicit(&words[i].pending, memory_order_acquire) != WORD_IDLE)
+                return false;
     }
     return true;
-}
-
-static bool is_idle(struct block_words *words, uint64_t blocks)
-{
-    for (uint64_t i = 0; i < blocks; i++)
-        if (atomic_load_explicit(&words[i].pending, memory_order_acquire) != WORD_IDLE)
-            return false;
-    return true;
-}
-
-static bool sync_words(struct block_words *words, uint64_t blocks)
-{
-    return raw(SYS_msync, words, blocks * sizeof *words, MS_SYNC) == 0;
 }
 
 /*
@@ -202,7 +190,7 @@ static bool begin_clearing(const struct map *map, uint64_t region, uint64_t *rem
         *remembered = (before + REGION_SEQUENCE) & ~REGION_DURABLE;
     while (!atomic_compare_exchange_weak(word, &before, *remembered));
     STEP("nothing in flight?");
-    if (!flight_any_in(map->id, region * REGION_BLOCKS, REGION_BLOCKS) && each_run(map, region, is_idle))
+    if (!flight_any_in(map->id, region * REGION_BLOCKS, REGION_BLOCKS) && is_idle(map, region))
         return true;
     uint64_t seen = *remembered;
     STEP("give DURABLE back");
@@ -234,20 +222,6 @@ unsigned region_sweep_open(struct region_sweep *sweep, struct map *map, uint64_t
 }
 
 /*
- * Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect or, where the
- * region's first word never got there, unknown.
- */
-static void sync_swept(const struct region_sweep *sweep)
-{
-    for (unsigned i = 0, run; i < sweep->count; i += run) {
-        uint64_t first = sweep->region[i].number, end = window_end(first, UINT64_MAX);
-        for (run = 1; i + run < sweep->count && sweep->region[i + run].number < end; run++)
-            ;
-        sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
-    }
-}
-
-/*
  * As long as anything is DIRTY, something on the disk must say so: what stays DIRTY may be a region that nobody had to wait for
  * (map_grow.c). @return 0 or -errno.
  */
@@ -265,28 +239,103 @@ static int sync_unswept(const struct region_sweep *sweep)
             next += swept;
             stays |= !swept && (atomic_load(map_region_word(sweep->map, region)) & REGION_DIRTY);
         }
-        if (stays)
+        /* Window 0 is what the header's own call reaches. */
+        if (stays && first > 0)
             error = sync_states(sweep->map, first, end);
     }
     return error;
 }
 
+/* The memory of a region's units, from the first to the last: what lies between is a hole of the map's file, or clean. */
+struct span {
+    char *from, *to;
+};
+
+static struct span span_of(const struct map *map, uint64_t region)
+{
+    _Atomic uint64_t *word = map_region_word(map, region);
+    unsigned window = window_of_region(region);
+    uint64_t place = region - window_first_region(window), units = (atomic_load(word) & REGION_UNITS) >> 8;
+    char *words = (char *)(word - place) + window_state_bytes(window) + place * REGION_WORD_BYTES;
+    if (units == 0)
+        return (struct span){words, words};
+    uint64_t first = (uint64_t)__builtin_ctzll(units), end = 64 - (uint64_t)__builtin_clzll(units);
+    return (struct span){words + first * UNIT_BYTES, words + end * UNIT_BYTES};
+}
+
+static bool sync_span(struct span span)
+{
+    return raw(SYS_msync, span.from, span.to - span.from, MS_SYNC) == 0;
+}
+
+/*
+ * The header, for its time window: a clean region must not meet a file whose mtime is later than the header knows. Each call waits for the
+ * disk, so this one takes along what follows the header in memory: the word of region 0 and, if that is the first of the sweep, its words.
+ */
+static bool sync_header(const struct region_sweep *sweep)
+{
+    struct map *map = sweep->map;
+    struct span span = {(char *)map->header, (char *)map->header + 2 * FORMAT_PAGE};
+    if (sweep->region[0].number == 0) {
+        span.to = span_of(map, 0).to;
+        STEP("msync words");
+    }
+    if (!sync_span(span))
+        return false;
+    atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
+    return true;
+}
+
+/* How many of the sweep from `first` on are neighbours in one window. */
+static unsigned neighbours(const struct region_sweep *sweep, unsigned first)
+{
+    uint64_t region = sweep->region[first].number, end = window_end(region, UINT64_MAX);
+    unsigned run = 1;
+    while (first + run < sweep->count && region + run < end && sweep->region[first + run].number == region + run)
+        run++;
+    return run;
+}
+
+/* The words of all, in one call for neighbours. @return how many of them are on the disk. */
+static unsigned sync_words(const struct region_sweep *sweep)
+{
+    unsigned done = sweep->region[0].number == 0 ? 1 : 0; /* with the header */
+    for (unsigned run; done < sweep->count; done += run) {
+        run = neighbours(sweep, done);
+        uint64_t region = sweep->region[done].number;
+        STEP("msync words");
+        if (!sync_span((struct span){span_of(sweep->map, region).from, span_of(sweep->map, region + run - 1).to}))
+            break;
+    }
+    return done;
+}
+
+/*
+ * Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect or, where the
+ * region's first word never got there, unknown.
+ */
+static void sync_swept(const struct region_sweep *sweep, unsigned count)
+{
+    for (unsigned i = 0, run; i < count; i += run) {
+        uint64_t first = sweep->region[i].number, end = window_end(first, UINT64_MAX);
+        for (run = 1; i + run < count && sweep->region[i + run].number < end; run++)
+            ;
+        sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
+    }
+}
+
 void region_sweep_close(struct region_sweep *sweep, bool flushed)
 {
-    /* The time window too: a clean region must not meet a file whose mtime is later than the header knows. */
-    if (flushed && sweep->count > 0)
-        flushed = raw(SYS_msync, sweep->map->header, FORMAT_PAGE, MS_SYNC) == 0 && sync_unswept(sweep) == 0;
-    for (unsigned i = 0; flushed && i < sweep->count; i++) {
+    unsigned count = 0;
+    if (flushed && sweep->count > 0 && sync_header(sweep) && sync_unswept(sweep) == 0)
+        count = sync_words(sweep);
+    for (unsigned i = 0; i < count && map_is_usable(sweep->map); i++) {
         uint64_t seen = sweep->region[i].word;
-        STEP("msync words");
-        if (!each_run(sweep->map, sweep->region[i].number, sync_words) || !map_is_usable(sweep->map))
-            continue;
         STEP("CAS DIRTY off");
         atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
                                        seen & ~(REGION_DIRTY | REGION_TOUCHED));
     }
-    if (flushed)
-        sync_swept(sweep);
+    sync_swept(sweep, count);
     sweep->count = 0;
 }
 
