@@ -210,6 +210,18 @@ bool map_covers(const struct map *map, uint64_t first, uint64_t blocks)
     return true;
 }
 
+/*
+ * How many units beyond `end` to allocate for a sequential writer who has come to `unit`: as many as there are, in the same region, so that
+ * a small file's map stays small; or a sixteenth of what is there, 1 MiB at most.
+ */
+static uint64_t units_ahead(uint64_t unit, uint64_t end)
+{
+    uint64_t sixteenth = unit / 16 < 64 ? unit / 16 : 64;
+    uint64_t in_region = UNITS_PER_REGION - 1 - (end - 1) % UNITS_PER_REGION;
+    uint64_t ahead = unit < in_region ? unit : in_region;
+    return ahead > sixteenth ? ahead : sixteenth;
+}
+
 int map_cover(struct map *map, uint64_t first, uint64_t blocks)
 {
     if (map_covers(map, first, blocks))
@@ -219,13 +231,13 @@ int map_cover(struct map *map, uint64_t first, uint64_t blocks)
         return -EFBIG; /* such blocks are never covered */
     uint64_t unit = first / UNIT_BLOCKS;
     uint64_t unit_end = (end + UNIT_BLOCKS - 1) / UNIT_BLOCKS;
-    /* A sequential writer: allocate ahead, up to a sixteenth of what is there, 1 MiB at most. */
-    if (unit > 0 && has_unit(map, unit - 1))
-        unit_end += unit / 16 < 64 ? unit / 16 : 64;
-    if (unit_end > MAP_BLOCKS_MAX / UNIT_BLOCKS)
-        unit_end = MAP_BLOCKS_MAX / UNIT_BLOCKS;
+    uint64_t ahead = unit > 0 && has_unit(map, unit - 1) ? units_ahead(unit, unit_end) : 0;
+    if (ahead > MAP_BLOCKS_MAX / UNIT_BLOCKS - unit_end)
+        ahead = MAP_BLOCKS_MAX / UNIT_BLOCKS - unit_end;
     int fd = reopen(map);
-    int error = fd < 0 ? fd : add_units(map, fd, unit, unit_end);
+    int error = fd < 0 ? fd : add_units(map, fd, unit, unit_end + ahead);
+    if (ahead > 0 && (error == -ENOSPC || error == -EDQUOT || error == -EFBIG))
+        error = add_units(map, fd, unit, unit_end);
     if (fd >= 0)
         raw(SYS_close, fd);
     if (error == -ESTALE || error == -ENOENT)

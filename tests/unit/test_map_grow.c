@@ -302,6 +302,32 @@ START_TEST(a_random_writer_pays_for_the_units_it_touches_only)
 }
 END_TEST
 
+START_TEST(a_sequential_writer_of_a_region_extends_its_map_five_times)
+{
+    map_fixture_new(&fixture, 0);
+    unsigned times = 0;
+    uint64_t before = disk_usage();
+    for (uint64_t block = 0; block < REGION_BLOCKS; block += 64) {
+        ck_assert_int_eq(locked_map_cover(map, block, 64), 0);
+        times += disk_usage() > before;
+        before = disk_usage();
+    }
+    ck_assert_uint_le(times, 5);
+}
+END_TEST
+
+START_TEST(what_is_allocated_ahead_is_no_more_than_what_was_there)
+{
+    map_fixture_new(&fixture, 0);
+    for (uint64_t unit = 0; unit <= 4; unit++)
+        ck_assert_int_eq(locked_map_cover(map, unit * UNIT_BLOCKS, 1), 0);
+    ck_assert(is_covered(7 * UNIT_BLOCKS - 1));
+    ck_assert(!is_covered(9 * UNIT_BLOCKS));
+    ck_assert_int_eq(locked_map_cover(map, 15 * UNIT_BLOCKS, 1), 0);
+    ck_assert(!is_covered(REGION_BLOCKS));
+}
+END_TEST
+
 /* ---- No space. ---- */
 
 /* A file system of 512 KiB in the place of the store, seen by this process only. <sys/mount.h> has a BLOCK_SIZE of its own. */
@@ -341,6 +367,18 @@ START_TEST(a_limit_on_file_sizes_stops_the_map_and_not_the_program)
 }
 END_TEST
 
+START_TEST(what_does_not_fit_ahead_is_done_without)
+{
+    map_fixture_new(&fixture, 4 * UNIT_BLOCKS);
+    const uint64_t bytes = 2 * FORMAT_PAGE + 5 * UNIT_BYTES;
+    struct rlimit limit = {bytes, bytes};
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    ck_assert_int_eq(locked_map_cover(map, 4 * UNIT_BLOCKS, 8), 0);
+    ck_assert(is_covered(5 * UNIT_BLOCKS - 1));
+    ck_assert(!map->cannot_grow);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {
@@ -363,8 +401,11 @@ int main(int argc, char **argv)
         the_map_of_a_dense_file_takes_at_most_0_45_percent,
         the_map_of_a_write_at_1_tib_takes_little,
         a_random_writer_pays_for_the_units_it_touches_only,
+        a_sequential_writer_of_a_region_extends_its_map_five_times,
+        what_is_allocated_ahead_is_no_more_than_what_was_there,
         a_full_store_leaves_the_other_blocks_unknown,
         a_limit_on_file_sizes_stops_the_map_and_not_the_program,
+        what_does_not_fit_ahead_is_done_without,
         NULL,
     };
     process_start();
