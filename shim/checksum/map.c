@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -78,6 +79,17 @@ static void set_nocow(int fd)
     }
 }
 
+/* The same, read once. Process lock held. */
+static const uint8_t *this_machine(void)
+{
+    static uint8_t id[16];
+    static bool known;
+    if (!known)
+        map_machine_id(id);
+    known = true;
+    return id;
+}
+
 static void fill_header(struct map_header *header, const struct map_key *key)
 {
     *header = (struct map_header){.identity = {.version = FORMAT_VERSION,
@@ -89,7 +101,7 @@ static void fill_header(struct map_header *header, const struct map_key *key)
     struct map_identity *identity = &header->identity;
     memcpy(identity->magic, map_magic, sizeof map_magic);
     memcpy(identity->filesystem, key->filesystem, sizeof key->filesystem);
-    map_machine_id(identity->machine);
+    memcpy(identity->machine, this_machine(), sizeof identity->machine);
     while (identity->map_id == 0)
         if (raw(SYS_getrandom, &identity->map_id, sizeof identity->map_id, 0) != sizeof identity->map_id)
             identity->map_id = key->inode ^ (uint64_t)key->modified ^ (uint64_t)raw(SYS_gettid) << 32;
@@ -101,7 +113,22 @@ static void fill_header(struct map_header *header, const struct map_key *key)
     header->window_issue = header->window_completion = key->modified;
 }
 
-/* Write header and first window's states under a temporary name, then link it: a map is there whole or not at all. */
+/* @return 0; -EEXIST when there is one of that name; another -errno. */
+static long give_name(int maps, const char *temporary, const char *name)
+{
+    long result = raw(SYS_renameat2, maps, temporary, maps, name, RENAME_NOREPLACE);
+    if (!raw_failed(result))
+        return 0;
+    if (result == -EINVAL || result == -ENOSYS) /* a file system that can only rename over what is there */
+        result = raw(SYS_linkat, maps, temporary, maps, name, 0);
+    raw(SYS_unlinkat, maps, temporary, 0);
+    return result;
+}
+
+/*
+ * Write header and first window's states under a temporary name, then rename: a map is there whole or not at all.
+ * @return a descriptor; -EEXIST when somebody else was first; another -errno.
+ */
 static int create_file(int maps, const char *name, const struct map_key *key)
 {
     char temporary[MAP_NAME_BYTES + 32];
@@ -122,13 +149,16 @@ static int create_file(int maps, const char *name, const struct map_key *key)
         result = raw(SYS_pwrite64, fd, &header, sizeof header, 0);
         result = result == (long)sizeof header ? 0 : raw_failed(result) ? result : -ENOSPC;
     }
-    raw(SYS_close, fd);
-    if (!raw_failed(result))
-        result = raw(SYS_linkat, maps, temporary, maps, name, 0);
-    raw(SYS_unlinkat, maps, temporary, 0);
-    if (!raw_failed(result))
-        atomic_fetch_add(&store_shared()->map_generation, 1);
-    return result == -EEXIST ? 0 : (int)result;
+    if (raw_failed(result))
+        raw(SYS_unlinkat, maps, temporary, 0);
+    else
+        result = give_name(maps, temporary, name);
+    if (raw_failed(result)) {
+        raw(SYS_close, fd);
+        return (int)result;
+    }
+    atomic_fetch_add(&store_shared()->map_generation, 1);
+    return (int)fd;
 }
 
 enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN, HEADER_UNFINISHED, HEADER_UNREADABLE };
@@ -136,7 +166,6 @@ enum header_state { HEADER_GOOD, HEADER_DAMAGED, HEADER_FOREIGN, HEADER_UNFINISH
 static enum header_state check_header(int fd, const struct map_key *key, struct stat *status)
 {
     struct map_header header;
-    uint8_t machine[16];
     /* The size after the header: another session may add a window in between. */
     long length = raw(SYS_pread64, fd, &header, sizeof header, 0);
     if (raw_failed(length) || fstat(fd, status) != 0)
@@ -159,8 +188,7 @@ static enum header_state check_header(int fd, const struct map_key *key, struct 
     unsigned last = (unsigned)header.windows - 1;
     if ((uint64_t)status->st_size < window_offset(last) + window_state_bytes(last))
         return HEADER_DAMAGED;
-    map_machine_id(machine);
-    return memcmp(machine, identity->machine, sizeof machine) == 0 ? HEADER_GOOD : HEADER_FOREIGN;
+    return memcmp(this_machine(), identity->machine, sizeof identity->machine) == 0 ? HEADER_GOOD : HEADER_FOREIGN;
 }
 
 /* Put a damaged map out of the way, unless somebody might use it: what it says of itself is not to be believed. */
@@ -306,15 +334,20 @@ static int open_file(int maps, struct map *map, const struct map_key *key, struc
     return -EXDEV;
 }
 
-/* Nobody uses the new map before it is opened: it may be removed at once. @return as open_file, but -ESTALE then. */
+/* Nobody is known to use the new map yet: it may be removed at once. @return as open_file, but -ESTALE then. */
 static int open_new_file(int maps, struct map *map, const struct map_key *key, struct stat *status)
 {
-    int error = create_file(maps, map->name, key);
-    if (error != 0)
-        return error;
+    int fd = create_file(maps, map->name, key);
     STEP("open new map");
-    int fd = open_file(maps, map, key, status);
-    return fd == -ENOENT ? -ESTALE : fd;
+    if (fd == -EEXIST) {
+        fd = open_file(maps, map, key, status);
+        return fd == -ENOENT ? -ESTALE : fd;
+    }
+    if (fd >= 0 && fstat(fd, status) != 0) {
+        raw(SYS_close, fd);
+        return -EIO;
+    }
+    return fd;
 }
 
 bool map_exists(const struct map_key *key)
