@@ -20,9 +20,13 @@ enum { MAXIMUM_STRING = 4096 };
 
 static const size_t pool_unit = (size_t)2 << 20;
 
+/* The pool when nobody has chosen its size, and what is ready of it at once: the largest extent fits. */
+static const size_t pool_unasked = (size_t)16 << 20, pool_unasked_ready = (size_t)6 << 20;
+
+#define POOL_UNASKED SIZE_MAX
 #define DEFAULTS                                                                                                       \
     {                                                                                                                  \
-        .log_level = LOG_LEVEL_WARN, .pool = (size_t)16 << 20, .pool_max = (size_t)1 << 30                             \
+        .log_level = LOG_LEVEL_WARN, .pool = POOL_UNASKED, .pool_max = (size_t)1 << 30                                 \
     }
 
 struct config config = DEFAULTS;
@@ -229,10 +233,12 @@ static size_t whole_units(size_t size)
 
 static void settle_pool_sizes(void)
 {
-    config.pool = whole_units(config.pool);
+    const bool asked = config.pool != POOL_UNASKED;
+    config.pool = asked ? whole_units(config.pool) : pool_unasked;
     config.pool_max = whole_units(config.pool_max);
     if (config.pool > config.pool_max)
         config.pool = config.pool_max;
+    config.pool_ready = asked || config.pool < pool_unasked_ready ? config.pool : pool_unasked_ready;
 }
 
 void config_load(void)

@@ -25,7 +25,9 @@ struct config {
     enum read_policy read;
     enum copy_policy copy;
     enum log_level log_level;
-    size_t pool;     /* bytes committed when the first direct descriptor appears; a multiple of 2 MiB, <= pool_max */
+    size_t pool; /* bytes that are no growth when they are committed; a multiple of 2 MiB, <= pool_max */
+    size_t
+        pool_ready;  /* how many of them when the first direct descriptor appears: all, if somebody has set the size */
     size_t pool_max; /* bytes of address space reserved; a multiple of 2 MiB */
     bool
         store_unknown; /* store is NULL for want of a home directory: worth a warning when a map would first be needed */

@@ -55,7 +55,8 @@ struct reservation {
     char *bad;   /* the page that is never accessible */
     uint32_t generation;
     uint32_t slabs;         /* that the address space holds */
-    uint32_t initial;       /* that pool_prepare commits */
+    uint32_t ready;         /* that pool_prepare commits */
+    uint32_t initial;       /* whose commitment is no growth */
     _Atomic uint32_t limit; /* no slab from this one on has ever been committed */
     _Atomic uint8_t *state; /* enum slab_state of every slab */
     struct slab_words bitmap[];
@@ -147,9 +148,10 @@ static struct reservation *reserve_slabs(uint32_t slabs, void **mapping, size_t 
     reservation->bad = bad;
     reservation->generation = generation_now();
     reservation->slabs = slabs;
+    reservation->ready = (uint32_t)(config.pool_ready / POOL_SLAB);
     reservation->initial = (uint32_t)(config.pool / POOL_SLAB);
-    if (reservation->initial > slabs)
-        reservation->initial = slabs;
+    if (reservation->ready > slabs)
+        reservation->ready = slabs;
     reservation->state = (_Atomic uint8_t *)((char *)reservation + state_offset);
     return reservation;
 }
@@ -240,7 +242,7 @@ int pool_prepare(void)
     struct reservation *reservation = reserve();
     if (!reservation)
         return -ENOMEM;
-    while (commit_next_slab(reservation, reservation->initial) == 0)
+    while (commit_next_slab(reservation, reservation->ready) == 0)
         ;
     return 0;
 }

@@ -30,7 +30,8 @@ struct extent {
 void pool_start(void);
 
 /*
- * Commit and touch BOUNCEIO_POOL bytes, unless done. Called when the first direct descriptor appears.
+ * Commit and touch config.pool_ready bytes, unless done. Called when the first direct descriptor appears. Zeroing costs 0.1 ms for each
+ * MiB, so what nobody has asked for waits until a request that may grow the pool needs it.
  * @return 0, or -ENOMEM when not even the address space can be had (requests then use temporary mappings).
  */
 int pool_prepare(void);

@@ -139,6 +139,21 @@ START_TEST(sizes_take_suffixes_and_are_rounded_up_to_two_mebibytes)
 }
 END_TEST
 
+START_TEST(a_pool_that_is_asked_for_is_ready_at_once)
+{
+    load_one("BOUNCEIO_POOL", "16M");
+    ck_assert_uint_eq(config.pool_ready, 16 * MIB);
+    load_one("BOUNCEIO_POOL", "2M");
+    ck_assert_uint_eq(config.pool_ready, 2 * MIB);
+    load_one("BOUNCEIO_POOL", "");
+    ck_assert_uint_eq(config.pool, 16 * MIB);
+    ck_assert_uint_eq(config.pool_ready, 6 * MIB);
+    load_one("BOUNCEIO_POOL_MAX", "4M");
+    ck_assert_uint_eq(config.pool, 4 * MIB);
+    ck_assert_uint_eq(config.pool_ready, 4 * MIB);
+}
+END_TEST
+
 START_TEST(the_pool_is_never_larger_than_its_maximum)
 {
     forget_variables();
@@ -389,6 +404,7 @@ int main(int argc, char **argv)
         every_word_of_the_interface_is_understood,
         flags_are_one_and_zero,
         sizes_take_suffixes_and_are_rounded_up_to_two_mebibytes,
+        a_pool_that_is_asked_for_is_ready_at_once,
         the_pool_is_never_larger_than_its_maximum,
         a_size_that_does_not_parse_is_named_with_what_is_used,
         a_word_that_does_not_parse_is_named_with_what_is_used,

@@ -37,7 +37,7 @@ static uint64_t counted(enum stat_counter counter)
 
 static void configure_pool(size_t initial, size_t maximum)
 {
-    config.pool = initial;
+    config.pool = config.pool_ready = initial;
     config.pool_max = maximum;
     for (enum stat_counter counter = 0; counter < STAT_COUNT; counter++)
         counted_before[counter] = stats_get(counter);
@@ -267,12 +267,18 @@ START_TEST(a_blocking_take_grows_the_pool)
 }
 END_TEST
 
-START_TEST(the_initial_pool_is_not_counted_as_growth)
+START_TEST(the_initial_pool_is_committed_as_it_is_used_and_not_counted_as_growth)
 {
-    build_pool(16 * MIB, 64 * MIB);
-    ck_assert_int_eq(pool_prepare(), 0);
-    ck_assert_uint_eq(counted(STAT_pool_grows), 0);
+    struct extent extents[8];
+    configure_pool(16 * MIB, 64 * MIB);
+    config.pool_ready = 6 * MIB;
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(pool_prepare(), 0);
     ck_assert_uint_eq(pool_pages_taken(), 0);
+    ck_assert_uint_eq(take_all(extents, 2 * MIB), 3);
+    for (int i = 3; i < 8; i++)
+        ck_assert_int_eq(pool_take(&extents[i], 2 * MIB, false), 0);
+    ck_assert_uint_eq(counted(STAT_pool_grows), 0);
 }
 END_TEST
 
@@ -573,7 +579,7 @@ int main(int argc, char **argv)
         nowait_never_gets_a_mapping_of_its_own,
         nowait_makes_no_system_call,
         a_blocking_take_grows_the_pool,
-        the_initial_pool_is_not_counted_as_growth,
+        the_initial_pool_is_committed_as_it_is_used_and_not_counted_as_growth,
         past_the_maximum_a_request_gets_a_mapping_of_its_own,
         a_request_longer_than_any_extent_gets_a_mapping_of_its_own,
         leaked_pages_are_counted_and_never_used_again,
