@@ -93,8 +93,33 @@ static bool state_has(uint64_t word, unsigned states)
     return states >> (word & 15) & 1;
 }
 
+/* The fast path: a direct number, known. @return false: to be looked at more closely. */
+static inline bool open_direct(struct fd_view *view, int fd)
+{
+    const uint64_t word = fd_word(fd);
+    if (fd_word_state(word) != FD_DIRECT || process_is_foreign())
+        return false;
+    struct file *file = fd_word_file(word);
+    struct offset *offset = fd_word_offset(word);
+    file_hold(file);
+    if (offset)
+        offset_hold(offset);
+    /* As in fd_word_hold. */
+    if (fd_word(fd) != word) {
+        fd_word_drop(word);
+        return false;
+    }
+    *view = (struct fd_view){
+        .state = FD_DIRECT, .fd = fd, .word = word, .file = file, .offset = offset, .flags = word & FD_FLAGS_MASK};
+    return true;
+}
+
 int fd_view_open(struct fd_view *view, int fd, bool nowait)
 {
+    if (open_direct(view, fd)) {
+        guard_thread(); /* the request will touch the file's map */
+        return 0;
+    }
     for (;;) {
         uint64_t word = fd_word(fd);
         *view = (struct fd_view){.state = fd_word_state(word), .fd = fd, .word = word, .flags = word & FD_FLAGS_MASK};

@@ -24,17 +24,14 @@ static struct file_table {
     _Atomic uint32_t unreferenced;
     struct file files[FILE_MAX];
 } * table;
+struct file *file_first;
 
 static void file_start(void)
 {
     table = process_arena(sizeof *table);
+    file_first = table->files;
 }
 PROCESS_INITIALISER(file_start);
-
-struct file *file_at(uint32_t index)
-{
-    return &table->files[index];
-}
 
 uint32_t file_index(const struct file *file)
 {
@@ -146,10 +143,9 @@ bool file_is_behind(const struct file *file, int fd)
                            : status.st_dev == file->device && status.st_ino == file->inode;
 }
 
-void file_release(struct file *file)
+void file_unreferenced(void)
 {
-    if (atomic_fetch_sub(&file->references, 1) == 1 && atomic_load(&file->in_use))
-        atomic_fetch_add(&table->unreferenced, 1);
+    atomic_fetch_add(&table->unreferenced, 1);
 }
 
 bool file_needs_reaping(void)

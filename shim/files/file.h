@@ -45,7 +45,12 @@ struct file *file_open(int fd, const struct stat *status, bool create_map);
 bool file_is_behind(const struct file *file, int fd);
 
 /* Give a reference back. The last one of a file leaves it to file_reap. Any thread, lock-free. */
-void file_release(struct file *file);
+void file_unreferenced(void);
+static inline void file_release(struct file *file)
+{
+    if (atomic_fetch_sub(&file->references, 1) == 1 && atomic_load(&file->in_use))
+        file_unreferenced();
+}
 
 /* Another reference, by somebody who may be too late: file_release it again if the table says so. */
 static inline void file_hold(struct file *file)
@@ -63,7 +68,13 @@ static inline bool file_has_map(const struct file *file)
     return map_is_usable(&file->map);
 }
 
-struct file *file_at(uint32_t index);
+/* All of them; set once at start-up. */
+extern struct file *file_first;
+
+static inline struct file *file_at(uint32_t index)
+{
+    return &file_first[index];
+}
 uint32_t file_index(const struct file *file);
 
 /*

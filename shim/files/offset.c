@@ -15,6 +15,7 @@ static struct offset_table {
     uint32_t high;
     struct offset offsets[OFFSET_MAX];
 } * table;
+struct offset *offset_first;
 
 /* Its address tells threads apart. */
 static _Thread_local const char this_thread __attribute__((tls_model("initial-exec")));
@@ -30,14 +31,10 @@ static void count_fork(void)
 static void offset_start(void)
 {
     table = process_arena(sizeof *table);
+    offset_first = table->offsets;
     pthread_atfork(count_fork, NULL, NULL);
 }
 PROCESS_INITIALISER(offset_start);
-
-struct offset *offset_at(uint32_t index)
-{
-    return &table->offsets[index];
-}
 
 uint32_t offset_index(const struct offset *offset)
 {
@@ -60,16 +57,6 @@ struct offset *offset_new(void)
     atomic_store(&found->shared, false);
     found->forks = atomic_load(&forks);
     return found;
-}
-
-void offset_hold(struct offset *offset)
-{
-    atomic_fetch_add(&offset->references, 1);
-}
-
-void offset_release(struct offset *offset)
-{
-    atomic_fetch_sub(&offset->references, 1);
 }
 
 /*

@@ -36,11 +36,23 @@ struct offset_use {
 
 /* A new object with one reference, or NULL when there are too many. Process lock held. */
 struct offset *offset_new(void);
-void offset_hold(struct offset *offset);
-void offset_release(struct offset *offset);
+static inline void offset_hold(struct offset *offset)
+{
+    atomic_fetch_add(&offset->references, 1);
+}
+static inline void offset_release(struct offset *offset)
+{
+    atomic_fetch_sub(&offset->references, 1);
+}
 
+/* All of them; set once at start-up. */
+extern struct offset *offset_first;
+
+static inline struct offset *offset_at(uint32_t index)
+{
+    return &offset_first[index];
+}
 uint32_t offset_index(const struct offset *offset);
-struct offset *offset_at(uint32_t index);
 
 /*
  * A request that uses the file offset begins and ends. The first two requests that meet make the description shared: the
