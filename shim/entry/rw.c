@@ -20,6 +20,15 @@
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
+/* Direct, but to be left alone: counted. */
+static inline bool passes_excluded(int fd)
+{
+    if (fd_word_state(fd_word(fd)) != FD_EXCLUDED)
+        return false;
+    stats_add(STAT_passed_through, 1);
+    return true;
+}
+
 /* Make the real call for a request that is not ours to carry out. */
 static ssize_t pass_on(const struct rw_call *call)
 {
@@ -172,10 +181,8 @@ static ssize_t with_view(const struct rw_call *call, int64_t offset, struct canc
     if (!*passes)
         result =
             call->buffer_is_vector ? with_vector(view, call, offset, cancel) : with_buffer(view, call, offset, cancel);
-    int error = errno;
     fd_view_close(&held.view);
     active_close(&active);
-    errno = error;
     return result;
 }
 
@@ -194,28 +201,28 @@ __attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
 
 EXPORT ssize_t read(int fd, void *buffer, size_t length)
 {
-    if (likely(fd_reads_pass(fd)))
+    if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.read(fd, buffer, length);
     return rw_slow(&(struct rw_call){.form = RW_READ, .fd = fd, .buffer = buffer, .length = length});
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t length)
 {
-    if (likely(fd_writes_pass(fd)))
+    if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.write(fd, buffer, length);
     return rw_slow(&(struct rw_call){.form = RW_WRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length});
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
 {
-    if (likely(fd_reads_pass(fd)))
+    if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.pread(fd, buffer, length, offset);
     return rw_slow(&(struct rw_call){.form = RW_PREAD, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
 {
-    if (likely(fd_writes_pass(fd)))
+    if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwrite(fd, buffer, length, offset);
     return rw_slow(&(struct rw_call){
         .form = RW_PWRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
@@ -236,42 +243,42 @@ static ssize_t vectored(enum rw_form form, bool is_write, int fd, const struct i
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
-    if (likely(fd_reads_pass(fd)))
+    if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.readv(fd, vector, count);
     return vectored(RW_READV, false, fd, vector, count, 0, 0);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
-    if (likely(fd_writes_pass(fd)))
+    if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.writev(fd, vector, count);
     return vectored(RW_WRITEV, true, fd, vector, count, 0, 0);
 }
 
 EXPORT ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
 {
-    if (likely(fd_reads_pass(fd)))
+    if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.preadv(fd, vector, count, offset);
     return vectored(RW_PREADV, false, fd, vector, count, offset, 0);
 }
 
 EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
 {
-    if (likely(fd_writes_pass(fd)))
+    if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwritev(fd, vector, count, offset);
     return vectored(RW_PWRITEV, true, fd, vector, count, offset, 0);
 }
 
 EXPORT ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
 {
-    if (likely(fd_reads_pass(fd)))
+    if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.preadv2(fd, vector, count, offset, flags);
     return vectored(RW_PREADV2, false, fd, vector, count, offset, flags);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
 {
-    if (likely(fd_writes_pass(fd)))
+    if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwritev2(fd, vector, count, offset, flags);
     return vectored(RW_PWRITEV2, true, fd, vector, count, offset, flags);
 }
