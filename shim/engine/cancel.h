@@ -7,6 +7,8 @@
 #define BOUNCEIO_ENGINE_CANCEL_H
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <sys/single_threaded.h>
 
 #include "engine/active.h"
 
@@ -27,12 +29,17 @@
     })
 
 struct cancel {
+    bool alone;
     int state, type;
 };
 
 static inline struct cancel cancel_hold(void)
 {
-    struct cancel before;
+    struct cancel before = {.type = PTHREAD_CANCEL_DEFERRED};
+    /* When the only thread of a process is cancelled (by itself, in a handler), nothing is left to leak. */
+    before.alone = __libc_single_threaded;
+    if (before.alone)
+        return before;
     pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before.type);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before.state);
     return before;
@@ -41,6 +48,8 @@ static inline struct cancel cancel_hold(void)
 /* A handler jumps out of what holds it: restored, and acted on at the next cancellation point. */
 static inline void cancel_leave(struct cancel before)
 {
+    if (before.alone)
+        return;
     pthread_setcancelstate(before.state, NULL);
     if (before.type != PTHREAD_CANCEL_DEFERRED)
         pthread_setcanceltype(before.type, NULL);
@@ -48,6 +57,8 @@ static inline void cancel_leave(struct cancel before)
 
 static inline void cancel_restore(struct cancel before)
 {
+    if (before.alone)
+        return;
     pthread_setcancelstate(before.state, NULL);
     if (before.type == PTHREAD_CANCEL_DEFERRED)
         return;
