@@ -273,6 +273,23 @@ static uint64_t lowest_run(uint64_t free, uint32_t pages)
     return (WORD_FREE >> (WORD_PAGES - pages)) << __builtin_ctzll(starts);
 }
 
+/* One page, from the word that this thread starts at. @return false: to be looked for. */
+static inline bool take_page_at_home(struct reservation *reservation, struct extent *extent)
+{
+    const uint32_t word = home;
+    if (word >= words_in_use(reservation))
+        return false;
+    _Atomic uint64_t *bits = word_at(reservation, word);
+    uint64_t free = atomic_load_explicit(bits, memory_order_relaxed);
+    const uint64_t page = free & -free;
+    /* Acquire: as in take_short(). */
+    if (!free ||
+        !atomic_compare_exchange_strong_explicit(bits, &free, free & ~page, memory_order_acquire, memory_order_relaxed))
+        return false;
+    fill_extent(extent, reservation, word * WORD_PAGES + (uint32_t)__builtin_ctzll(page), 1);
+    return true;
+}
+
 /* An extent within one word. */
 static bool take_short(struct reservation *reservation, struct extent *extent, uint32_t pages)
 {
@@ -394,8 +411,10 @@ static __attribute__((noinline)) int take_slow(struct extent *extent, size_t pag
 int pool_take(struct extent *extent, size_t bytes, bool nowait)
 {
     assert(bytes > 0);
-    size_t pages = bytes / POOL_PAGE + (bytes % POOL_PAGE != 0);
     struct reservation *reservation = reservation_now();
+    if (bytes <= POOL_PAGE && reservation && take_page_at_home(reservation, extent))
+        return 0;
+    size_t pages = bytes / POOL_PAGE + (bytes % POOL_PAGE != 0);
     if (reservation && pages <= EXTENT_PAGES_MAX && take_free(reservation, extent, (uint32_t)pages))
         return 0;
     return nowait ? -EAGAIN : take_slow(extent, pages);
