@@ -5,6 +5,7 @@
 
 #include "base/stats.h"
 #include "base/step.h"
+#include "checksum/window.h"
 
 void word_count_down(_Atomic uint64_t *pending)
 {
@@ -13,13 +14,32 @@ void word_count_down(_Atomic uint64_t *pending)
         ;
 }
 
+void announce_open_at(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
+                      enum flight_kind kind, enum flight_transport transport, bool nowait, int64_t now)
+{
+    uint64_t run;
+    struct block_words *words = map_words(map, first, &run);
+    *announcement = (struct announcement){
+        .words = words, .first = first, .run = words ? run : 0, .flight = FLIGHT_NONE, .nowait = nowait};
+    atomic_signal_fence(memory_order_seq_cst);
+    announcement->map = map;
+    flight_enter_as(&announcement->flight, &announcement->ticket, map->id, first, blocks, kind, transport, now);
+}
+
 void announce_open(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
                    enum flight_kind kind, enum flight_transport transport, bool nowait)
 {
-    *announcement = (struct announcement){.flight = FLIGHT_NONE, .nowait = nowait};
-    atomic_signal_fence(memory_order_seq_cst);
-    announcement->map = map;
-    flight_enter_as(&announcement->flight, &announcement->ticket, map->id, first, blocks, kind, transport);
+    announce_open_at(announcement, map, first, blocks, kind, transport, nowait, window_now());
+}
+
+/* map_words, which nearly always was asked before. */
+static struct block_words *announced_words(const struct announcement *announcement, uint64_t block, uint64_t *run)
+{
+    uint64_t within = block - announcement->first;
+    if (within >= announcement->run)
+        return map_words(announcement->map, block, run);
+    *run = announcement->run - within;
+    return announcement->words + within;
 }
 
 void announce_close(struct announcement *announcement)
@@ -32,7 +52,7 @@ void announce_lose(const struct announcement *announcement, uint64_t first, uint
 {
     uint64_t run;
     for (uint64_t block = first; block < first + blocks; block++) {
-        struct block_words *words = map_words(announcement->map, block, &run);
+        struct block_words *words = announced_words(announcement, block, &run);
         uint64_t current = words ? atomic_load(&words->current) : WORD_UNKNOWN;
         while (current != WORD_UNKNOWN && current != WORD_POISON &&
                !atomic_compare_exchange_weak(&words->current, &current, WORD_UNKNOWN))
@@ -95,7 +115,7 @@ void announce_sums(const struct announcement *announcement, uint64_t first, uint
 {
     uint64_t run, end = first + blocks, contended = 0;
     for (uint64_t block = first; block < end; block += run) {
-        struct block_words *words = map_words(announcement->map, block, &run);
+        struct block_words *words = announced_words(announcement, block, &run);
         run = run < end - block ? run : end - block;
         for (uint64_t i = 0; words && i < run; i++)
             if (!take_pending(announcement, block + i, &words[i].pending, sums[block + i - first]))
@@ -135,7 +155,7 @@ void announce_publish(const struct announcement *announcement, uint64_t first, u
 {
     uint64_t run, end = first + blocks, published = 0;
     for (uint64_t block = first; block < end; block += run) {
-        struct block_words *words = map_words(announcement->map, block, &run);
+        struct block_words *words = announced_words(announcement, block, &run);
         run = run < end - block ? run : end - block;
         for (uint64_t i = 0; words && i < run; i++)
             published += publish_block(announcement, block + i, &words[i]);
@@ -148,7 +168,7 @@ void announce_withdraw(const struct announcement *announcement, uint64_t first, 
 {
     uint64_t run;
     for (uint64_t block = first; block < first + blocks; block++) {
-        struct block_words *words = map_words(announcement->map, block, &run);
+        struct block_words *words = announced_words(announcement, block, &run);
         STEP("withdraw");
         if (words)
             word_count_down(&words->pending);
@@ -159,7 +179,7 @@ void announce_forget(const struct announcement *announcement, uint64_t first, ui
 {
     uint64_t run;
     for (uint64_t block = first; block < first + blocks; block++) {
-        struct block_words *words = map_words(announcement->map, block, &run);
+        struct block_words *words = announced_words(announcement, block, &run);
         if (words)
             forget_block(words);
     }
@@ -168,7 +188,7 @@ void announce_forget(const struct announcement *announcement, uint64_t first, ui
 void edge_announce(const struct announcement *announcement, struct edge *edge, uint64_t block)
 {
     uint64_t run;
-    *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run)};
+    *edge = (struct edge){.block = block, .words = announced_words(announcement, block, &run)};
     if (!edge->words)
         return;
     edge->sole = take_pending(announcement, block, &edge->words->pending, WORD_CONTENDED + 1);
@@ -181,7 +201,7 @@ void edge_announce(const struct announcement *announcement, struct edge *edge, u
 void edge_announce_whole(const struct announcement *announcement, struct edge *edge, uint64_t block, uint64_t sum)
 {
     uint64_t run;
-    *edge = (struct edge){.block = block, .words = map_words(announcement->map, block, &run), .whole = true};
+    *edge = (struct edge){.block = block, .words = announced_words(announcement, block, &run), .whole = true};
     if (!edge->words)
         return;
     edge->sole = take_pending(announcement, block, &edge->words->pending, sum);

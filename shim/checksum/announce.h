@@ -22,6 +22,8 @@
 
 struct announcement {
     struct map *map;
+    struct block_words *words; /* of the first blocks of the range, which lie in one unit */
+    uint64_t first, run;       /* which, and how many; 0: they have none */
     int flight;
     uint64_t ticket;
     bool nowait; /* never map another session's table: count it as live instead */
@@ -30,6 +32,10 @@ struct announcement {
 /* Enter [first, first + blocks) into the in-flight table. Before any word is touched. */
 void announce_open(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
                    enum flight_kind kind, enum flight_transport transport, bool nowait);
+
+/* The same by somebody who has just looked at the clock: `now` is what window_now() said. */
+void announce_open_at(struct announcement *announcement, struct map *map, uint64_t first, uint64_t blocks,
+                      enum flight_kind kind, enum flight_transport transport, bool nowait, int64_t now);
 
 /* Announce whole blocks with their new checksums. */
 void announce_sums(const struct announcement *announcement, uint64_t first, uint64_t blocks, const uint64_t *sums);

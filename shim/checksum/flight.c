@@ -41,11 +41,10 @@ static void raise_high(struct session_file *self, uint64_t entries)
 }
 
 void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t first, uint64_t blocks,
-                     enum flight_kind kind, enum flight_transport transport)
+                     enum flight_kind kind, enum flight_transport transport, int64_t now)
 {
     struct session_file *self = atomic_load_explicit(&session_state->self, memory_order_acquire);
     unsigned start = first_choice(self);
-    int64_t now = window_now();
     *entry = FLIGHT_NONE;
     for (unsigned i = 0; i < SESSION_FLIGHTS; i++) {
         unsigned index = (start + i) % SESSION_FLIGHTS;
@@ -82,7 +81,7 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
 {
     int entry;
     uint64_t ticket;
-    flight_enter_as(&entry, &ticket, map_id, first, blocks, kind, transport);
+    flight_enter_as(&entry, &ticket, map_id, first, blocks, kind, transport, window_now());
     return entry;
 }
 

@@ -33,7 +33,8 @@ int mutate_open(struct mutation *mutation, struct map *map, uint64_t first, uint
     mutation->issued = window_now();
     atomic_signal_fence(memory_order_seq_cst);
     mutation->map = map;
-    flight_enter_as(&mutation->flight, &mutation->ticket, map->id, first, blocks, FLIGHT_MUTATOR, transport);
+    flight_enter_as(&mutation->flight, &mutation->ticket, map->id, first, blocks, FLIGHT_MUTATOR, transport,
+                    mutation->issued);
     if (nowait && (map_is_behind(map) || !region_are_durable(map, first, blocks))) {
         leave(mutation);
         return -EAGAIN;

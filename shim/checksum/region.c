@@ -41,19 +41,29 @@ static bool needs_marking(uint64_t word)
     return (word & REGION_UNITS) && !(word & REGION_DURABLE);
 }
 
+static bool is_durable(_Atomic uint64_t *word)
+{
+    STEP("DURABLE?");
+    /* Sequentially consistent, after the announcement: pairs with "DURABLE off" and the look that follows it. */
+    uint64_t seen = atomic_load(word);
+    if (needs_marking(seen))
+        return false;
+    if ((seen & REGION_DURABLE) && !(seen & REGION_TOUCHED))
+        atomic_fetch_or(word, REGION_TOUCHED);
+    return true;
+}
+
 bool region_are_durable(const struct map *map, uint64_t first, uint64_t blocks)
 {
     uint64_t region, end;
-    for (regions_of(map, first, blocks, &region, &end); region < end; region++) {
-        _Atomic uint64_t *word = map_region_word(map, region);
-        STEP("DURABLE?");
-        /* Sequentially consistent, after the announcement: pairs with "DURABLE off" and the look that follows it. */
-        uint64_t seen = atomic_load(word);
-        if (needs_marking(seen))
-            return false;
-        if ((seen & REGION_DURABLE) && !(seen & REGION_TOUCHED))
-            atomic_fetch_or(word, REGION_TOUCHED);
+    /* Nearly always it is one. */
+    if (blocks <= REGION_BLOCKS - first % REGION_BLOCKS) {
+        _Atomic uint64_t *word = blocks > 0 ? map_region_word(map, first / REGION_BLOCKS) : NULL;
+        return !word || is_durable(word);
     }
+    for (regions_of(map, first, blocks, &region, &end); region < end; region++)
+        if (!is_durable(map_region_word(map, region)))
+            return false;
     return true;
 }
 

@@ -31,10 +31,10 @@ int flight_enter(uint64_t map_id, uint64_t first, uint64_t blocks, enum flight_k
 
 /*
  * The same; the handle is in *entry before anybody sees the request, for a clean-up that finds it there (FLIGHT_NONE until then), and in
- * *ticket what tells this use of the entry from the next.
+ * *ticket what tells this use of the entry from the next. `now`: window_now(), or what it was a moment ago.
  */
 void flight_enter_as(int *entry, uint64_t *ticket, uint64_t map_id, uint64_t first, uint64_t blocks,
-                     enum flight_kind kind, enum flight_transport transport);
+                     enum flight_kind kind, enum flight_transport transport, int64_t now);
 /* It is about to reach the kernel, at `now`: what it does to the file's mtime it does from here on. */
 void flight_issue(int entry, int64_t now);
 void flight_leave(int entry);

@@ -9,7 +9,7 @@
 
 #define SECOND INT64_C(1000000000)
 
-enum { STALE_AFTER = 100 * 1000 * 1000, ROUND_TO = 1000 * 1000, STEPPED_BACK = 1000 * 1000 * 1000 };
+enum { ROUND_TO = 1000 * 1000, STEPPED_BACK = 1000 * 1000 * 1000 };
 
 /*
  * How far mtime and header may be apart after a power cut; how long after it was issued a write moves mtime at most. The kernel stamps
@@ -112,13 +112,6 @@ void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued)
         stamp(&header->window_issue, begin);
     if (completion < modified || completion > saturated_sum(modified, STEPPED_BACK))
         stamp(&header->window_completion, modified);
-}
-
-bool window_is_stale(const struct map *map)
-{
-    int64_t now = window_now();
-    int64_t completion = atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
-    return completion < now - STALE_AFTER || completion > now + STALE_AFTER;
 }
 
 static bool changed_outside(struct map *map, int64_t modified, int self, const struct flight_dead *dead, bool *first)

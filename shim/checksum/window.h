@@ -36,8 +36,13 @@ void window_extend_for_dead(struct map *map, int64_t modified, int64_t issued);
 /* The program set the file's times itself: `modified` is ours. */
 void window_move(struct map *map, int64_t modified);
 
-/* Has there been no write of ours for more than 100 ms? Then the next one looks at mtime before it renews the window. */
-bool window_is_stale(const struct map *map);
+/* Has there been no write of ours for more than 100 ms at `now`? Then the next one looks at mtime before it renews the window. */
+static inline bool window_is_stale(const struct map *map, int64_t now)
+{
+    const int64_t stale_after = 100 * 1000 * 1000;
+    int64_t completion = atomic_load_explicit(&map->header->window_completion, memory_order_relaxed);
+    return completion < now - stale_after || completion > now + stale_after;
+}
 
 /* `modified` when the file's times cannot be had. */
 #define WINDOW_CANNOT_TELL INT64_MIN

@@ -188,7 +188,8 @@ static void forget(struct chunk *chunk)
 static int cover(struct chunk *chunk, uint64_t first, uint64_t blocks)
 {
     struct map *map = &chunk->view->file->map;
-    if (map_covers(map, first, blocks))
+    uint64_t run;
+    if ((map_words(map, first, &run) && blocks <= run) || map_covers(map, first, blocks))
         return 0;
     if (!atomic_load_explicit(&map->cannot_grow, memory_order_relaxed)) {
         if (is_nowait(chunk))
@@ -197,6 +198,7 @@ static int cover(struct chunk *chunk, uint64_t first, uint64_t blocks)
         process_lock(&saved);
         int error = map_cover(map, first, blocks);
         process_unlock(&saved);
+        chunk->looked = 0; /* that may have taken long */
         if (error == 0)
             return 0;
     }
@@ -225,7 +227,8 @@ static int open_accounting(struct chunk *chunk)
                                                    .nowait = is_nowait(chunk),
                                                    .transport = chunk->transport,
                                                    .use = chunk->use});
-    announce_open(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, chunk->transport, is_nowait(chunk));
+    announce_open_at(&chunk->announcement, map, first, blocks, FLIGHT_WRITE, chunk->transport, is_nowait(chunk),
+                     chunk->looked ? chunk->looked : window_now());
     chunk->whole_first = chunk->whole_end = round_up((uint64_t)chunk->offset, BLOCK_SIZE) / BLOCK_SIZE;
     return 0;
 }

@@ -37,17 +37,31 @@ struct chunk {
     enum accounting accounting;
     struct announcement announcement;
     uint64_t whole_first, whole_end; /* blocks announced whole */
-    unsigned edges;
-    struct edge edge[2];
-    uint64_t edge_sum[2];
-    int64_t issued; /* time */
+    int64_t looked, issued;          /* times: look_before_write's, or 0; and when it was issued */
+    const struct offset_use *use;    /* of the file offset, by requests that use it */
     struct landing landing;
-    const struct offset_use *use; /* of the file offset, by requests that use it */
+    unsigned edges;
+    struct edge edge[2]; /* the first `edges` of each */
+    uint64_t edge_sum[2];
 };
 
 /*
- * Take pages, copy in from *cursor, sum, announce. The caller has filled view, asked, length (the same), offset, flags, transport, accounting
- * and use. @return 0: chunk->length bytes at chunk->data are ready to be issued, 0 of them when the caller's memory is bad from the start; or -EAGAIN,
+ * All zero but for what has not been counted yet: zeroing it whole (rep stos) takes a tenth of the time of a request of 4 KiB. The accounting of a
+ * file without a map, and a landing that is not open.
+ */
+static inline void chunk_begin(struct chunk *chunk, const struct fd_view *view, size_t asked, int64_t offset, int flags)
+{
+    __builtin_memset(chunk, 0, offsetof(struct chunk, landing));
+    chunk->landing.mutation.map = NULL;
+    chunk->edges = 0;
+    chunk->view = view;
+    chunk->asked = chunk->length = asked;
+    chunk->offset = offset;
+    chunk->flags = flags;
+}
+
+/*
+ * Take pages, copy in from *cursor, sum, announce. The caller has begun it, and filled transport, accounting, looked and use. @return 0: chunk->length bytes at chunk->data are ready to be issued, 0 of them when the caller's memory is bad from the start; or -EAGAIN,
  * -ENOMEM with nothing held.
  */
 int chunk_prepare(struct chunk *chunk, struct cursor *cursor);

@@ -18,7 +18,7 @@ int64_t look_modified(const struct fd_view *view)
 static void look_outside(const struct fd_view *view)
 {
     bool first;
-    if (window_is_stale(&view->file->map) &&
+    if (window_is_stale(&view->file->map, window_now()) &&
         window_changed_outside(&view->file->map, look_modified(view), FLIGHT_BEYOND, &first) && first)
         report_changed_outside(view->fd);
 }
@@ -30,9 +30,19 @@ void look_before_change(const struct fd_view *view)
     look_outside(view);
 }
 
-void look_before_write(const struct fd_view *view)
+static __attribute__((noinline)) int64_t look_and_sweep(const struct fd_view *view)
 {
     look_before_change(view);
-    if (sweep_is_due(view->file))
+    if (sweep_is_due(view->file, window_now()))
         sweep_file(view, false);
+    return window_now();
+}
+
+int64_t look_before_write(const struct fd_view *view)
+{
+    const struct file *file = view->file;
+    int64_t now = window_now();
+    if (recover_is_due(file) || window_is_stale(&file->map, now) || sweep_is_due(file, now))
+        return look_and_sweep(view);
+    return now;
 }

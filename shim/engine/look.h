@@ -17,7 +17,7 @@ int64_t look_modified(const struct fd_view *view);
 /* Before a change of a file that has a map. */
 void look_before_change(const struct fd_view *view);
 
-/* Before a direct write: the same, and a sweep when it is time for one. */
-void look_before_write(const struct fd_view *view);
+/* Before a direct write: the same, and a sweep when it is time for one. @return window_now(), a moment ago. */
+int64_t look_before_write(const struct fd_view *view);
 
 #endif

@@ -20,11 +20,11 @@ enum { AFTER_SYNC = 5, UNASKED = 30 };
 static _Atomic bool anything_unsaid;
 
 /* Is the last sweep of the file that long ago? */
-static bool is_time(const struct file *file, int seconds)
+static bool is_time(const struct file *file, int seconds, int64_t now)
 {
     int64_t interval =
         config.test_sweep_ms > 0 ? (int64_t)config.test_sweep_ms * INT64_C(1000000) : seconds * INT64_C(1000000000);
-    int64_t since = window_now() - atomic_load_explicit(&file->swept, memory_order_relaxed);
+    int64_t since = now - atomic_load_explicit(&file->swept, memory_order_relaxed);
     return since >= interval || since < 0;
 }
 
@@ -39,7 +39,7 @@ void sweep_open_view(struct sweep *sweep, struct fd_view *view)
     struct file *file = view->file;
     view->file = NULL;
     view->offset = NULL;
-    if (file && has_dirty(file) && is_time(file, AFTER_SYNC)) {
+    if (file && has_dirty(file) && is_time(file, AFTER_SYNC, window_now())) {
         atomic_store(&file->swept, window_now());
         if (region_sweep_open(&sweep->regions, &file->map, &sweep->cursor, false) > 0)
             return;
@@ -114,9 +114,9 @@ void sweep_close_briefly(struct sweep *sweep, bool synced)
     fd_view_close(&sweep->view);
 }
 
-bool sweep_is_due(const struct file *file)
+bool sweep_is_due(const struct file *file, int64_t now)
 {
-    return has_dirty(file) && is_time(file, UNASKED);
+    return has_dirty(file) && is_time(file, UNASKED, now);
 }
 
 __attribute__((noinline)) void sweep_file(const struct fd_view *view, bool all)

@@ -38,8 +38,8 @@ void sweep_close_briefly(struct sweep *sweep, bool synced);
 int sweep_unsaid(int fd);
 int sweep_unsaid_of(struct file *file);
 
-/* In a blocking request: is it time for a sweep of our own? One load and a look at the clock when there is anything DIRTY. */
-bool sweep_is_due(const struct file *file);
+/* In a blocking request, at `now` (window_now): is it time for a sweep of our own? One load unless anything is DIRTY. */
+bool sweep_is_due(const struct file *file, int64_t now);
 void sweep_file(const struct fd_view *view, bool all);
 
 /* `fd` is about to be closed. */

@@ -91,7 +91,8 @@ static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t a
 }
 
 /* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
-static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use)
+static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use,
+                            int64_t looked)
 {
     struct cursor cursor = {.vector = transfer->vector, .segments = transfer->segments};
     const bool has_map = file_has_map(view->file);
@@ -105,15 +106,12 @@ static ssize_t write_chunks(const struct fd_view *view, const struct transfer *t
     while (done < transfer->length) {
         size_t left = transfer->length - done;
         size_t wanted = in_one || left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK;
-        struct chunk chunk = {.view = view,
-                              .asked = wanted,
-                              .length = wanted,
-                              .offset = by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
-                              .flags = transfer->flags,
-                              .use = by_file_offset ? use : NULL,
-                              .accounting = !has_map  ? ACCOUNT_NONE
-                                            : appends ? ACCOUNT_LANDING
-                                                      : ACCOUNT_ANNOUNCED};
+        struct chunk chunk;
+        chunk_begin(&chunk, view, wanted, by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
+                    transfer->flags);
+        chunk.use = by_file_offset ? use : NULL;
+        chunk.accounting = !has_map ? ACCOUNT_NONE : appends ? ACCOUNT_LANDING : ACCOUNT_ANNOUNCED;
+        chunk.looked = done == 0 ? looked : 0;
         result = write_chunk(&chunk, &cursor, chunk.offset);
         if (result < 0)
             break;
@@ -129,14 +127,15 @@ ssize_t transfer_write(const struct fd_view *view, const struct transfer *transf
     const bool nowait = (transfer->flags & RWF_NOWAIT) != 0;
     struct active_offset held = {0};
     ssize_t result = 0;
+    int64_t looked = 0;
 
     stats_add(STAT_direct_writes, 1);
     if (file_has_map(view->file) && !nowait)
-        look_before_write(view);
+        looked = look_before_write(view);
     if (transfer->offset == TRANSFER_FILE_OFFSET)
         result = active_enter(&held, view->offset, nowait);
     if (result == 0) {
-        result = write_chunks(view, transfer, &held.use);
+        result = write_chunks(view, transfer, &held.use, held.active.clean_up ? 0 : looked);
         active_exit(&held);
     }
     if (result > 0)

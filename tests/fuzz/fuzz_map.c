@@ -138,7 +138,7 @@ static void stamp(struct map *map, struct input *input)
     if (way & 4)
         window_move(map, time);
     if (way & 8)
-        window_is_stale(map);
+        window_is_stale(map, window_now());
     window_changed_outside(map, time, FLIGHT_BEYOND, &first);
 }
 

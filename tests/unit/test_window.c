@@ -273,13 +273,13 @@ START_TEST(a_window_is_stale_100_ms_after_its_last_write)
 {
     map_fixture_new(&fixture, 1);
     window_renew(map, window_now());
-    ck_assert(!window_is_stale(map));
+    ck_assert(!window_is_stale(map, window_now()));
     map->header->window_completion = window_now() - 50 * MILLISECOND;
-    ck_assert(!window_is_stale(map));
+    ck_assert(!window_is_stale(map, window_now()));
     map->header->window_completion = window_now() - 101 * MILLISECOND;
-    ck_assert(window_is_stale(map));
+    ck_assert(window_is_stale(map, window_now()));
     map->header->window_completion = window_now() + 3600 * SECOND;
-    ck_assert(window_is_stale(map));
+    ck_assert(window_is_stale(map, window_now()));
 }
 END_TEST
 
