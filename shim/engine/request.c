@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/uio.h>
 
+#include "base/clear.h"
 #include "base/config.h"
 #include "base/stats.h"
 #include "engine/active.h"
@@ -36,21 +37,41 @@ static int number_of(const struct request *request)
 }
 
 /* A landing looks for the file offset afterwards, which only that number knows. */
-static void forget_stale_number(struct request *request)
+static void forget_stale_number(const struct request *request, struct landing *landing)
 {
-    request->landing.fd = request->chunk.landing.fd = number_of(request);
+    if (landing->mutation.map)
+        landing->fd = number_of(request);
 }
 
 /* A handler of the program's has jumped out of the preparation or the completion: the system call, if it was made, is over. */
 static void abandon(void *argument)
 {
     struct request *request = argument;
-    forget_stale_number(request);
-    chunk_abandon(&request->chunk);
-    landing_close(&request->landing, -EIO, 0);
-    inflow_close(&request->stray, -EIO);
-    pool_give(&request->pages);
+    if (request->kind == REQUEST_WRITE) {
+        forget_stale_number(request, &request->chunk.landing);
+        chunk_abandon(&request->chunk);
+    }
+    if (request->kind != REQUEST_NONE) {
+        forget_stale_number(request, &request->landing);
+        landing_close(&request->landing, -EIO, 0);
+        inflow_close(&request->stray, -EIO);
+        pool_give(&request->pages);
+    }
     release(request);
+}
+
+/* Nothing is held for a request of this kind; from here on `abandon` may come. */
+static void begin(struct request *request, enum request_kind kind)
+{
+    request->stray.view.file = NULL;
+    request->stray.view.offset = NULL;
+    request->stray.landing.mutation.map = NULL;
+    request->landing.mutation.map = NULL;
+    request->pages.base = NULL;
+    if (kind == REQUEST_WRITE)
+        clear(&request->chunk, sizeof request->chunk);
+    atomic_signal_fence(memory_order_seq_cst);
+    request->kind = kind;
 }
 
 /* ---- prepare ---- */
@@ -87,7 +108,7 @@ static int prepare_buffered(struct request *request, const struct request_call *
                                       .append = landing_appends(&request->view, call->flags),
                                       .nowait = is_nowait(request),
                                       .transport = call->transport};
-    request->kind = REQUEST_BUFFERED;
+    begin(request, REQUEST_BUFFERED);
     request->keeps_memory = true;
     return landing_open(&request->landing, &request->view, &plan);
 }
@@ -109,33 +130,31 @@ static int prepare_write(struct request *request, const struct request_call *cal
 {
     const struct fd_view *view = &request->view;
     const bool has_map = file_has_map(view->file), uses_offset = call->offset == TRANSFER_FILE_OFFSET;
-    request->kind = REQUEST_WRITE;
+    struct chunk *chunk = &request->chunk;
+    begin(request, REQUEST_WRITE);
     if (has_map && !is_nowait(request) && view->fd >= 0)
         look_before_write(view);
-    request->chunk = (struct chunk){
-        .view = view,
-        .asked = request->asked,
-        .length = request->asked,
-        .offset = call->offset,
-        .flags = call->flags,
-        .transport = call->transport,
-        .use = uses_offset ? &request->use : NULL,
-        .accounting = !has_map                                            ? ACCOUNT_NONE
-                      : uses_offset || landing_appends(view, call->flags) ? ACCOUNT_LANDING
-                                                                          : ACCOUNT_ANNOUNCED,
-    };
-    int error = chunk_prepare(&request->chunk, &request->cursor);
+    chunk->view = view;
+    chunk->asked = chunk->length = request->asked;
+    chunk->offset = call->offset;
+    chunk->flags = call->flags;
+    chunk->transport = call->transport;
+    chunk->use = uses_offset ? &request->use : NULL;
+    chunk->accounting = !has_map                                            ? ACCOUNT_NONE
+                        : uses_offset || landing_appends(view, call->flags) ? ACCOUNT_LANDING
+                                                                            : ACCOUNT_ANNOUNCED;
+    int error = chunk_prepare(chunk, &request->cursor);
     if (error != 0)
         return error;
-    request->data = request->chunk.data;
-    request->length = request->chunk.length;
+    request->data = chunk->data;
+    request->length = chunk->length;
     return request->length == 0 ? prepare_bad_write(request) : 0;
 }
 
 static int prepare_read(struct request *request, const struct request_call *call)
 {
     const struct fd_view *view = &request->view;
-    request->kind = REQUEST_READ;
+    begin(request, REQUEST_READ);
     if (file_has_map(view->file) && !is_nowait(request) && view->fd >= 0 && recover_is_due(view->file))
         recover(view);
     request->transfer = (struct transfer){.vector = request->vector.segments,
@@ -196,8 +215,17 @@ static void count(const struct request *request, bool is_write, int64_t told)
 int request_prepare(struct request *request, struct fd_view *view, const struct request_call *call)
 {
     struct active active;
-    *request =
-        (struct request){.view = *view, .is_fixed = call->is_fixed, .offset = call->offset, .flags = call->flags};
+    /* Not all of it is zeroed, which is most of a kilobyte: the rest is set when it is used, or by `begin`. */
+    request_clear(request);
+    request->view = *view;
+    request->is_fixed = call->is_fixed;
+    request->in_place = request->bad_memory = request->current = request->keeps_memory = false;
+    request->vector.pages.base = NULL;
+    request->use = (struct offset_use){0};
+    request->data = NULL;
+    request->length = 0;
+    request->offset = call->offset;
+    request->flags = call->flags;
     atomic_signal_fence(memory_order_seq_cst);
     view->file = NULL;
     view->offset = NULL;
@@ -235,16 +263,19 @@ void request_cancel(struct request *request)
     active_open(&active, abandon, request);
     if (request->kind == REQUEST_WRITE)
         chunk_cancel(&request->chunk);
-    landing_close(&request->landing, -EINVAL, 0);
-    inflow_close(&request->stray, -EINVAL);
-    pool_give(&request->pages);
+    if (request->kind != REQUEST_NONE) {
+        landing_close(&request->landing, -EINVAL, 0);
+        inflow_close(&request->stray, -EINVAL);
+        pool_give(&request->pages);
+    }
     release(request);
     active_close(&active);
 }
 
 void request_lose(struct request *request)
 {
-    pool_leak(&request->pages);
+    if (request->kind != REQUEST_NONE)
+        pool_leak(&request->pages);
     if (request->kind == REQUEST_WRITE)
         chunk_lose(&request->chunk);
     /* The maps stay, with what is announced in them. */
@@ -285,7 +316,7 @@ static int64_t complete_write(struct request *request, int64_t result)
 {
     const bool reached = reached_its_file(request);
     struct chunk *chunk = &request->chunk;
-    forget_stale_number(request);
+    forget_stale_number(request, &chunk->landing);
     if (request->bad_memory)
         result = issue_bad_write_answer(number_of(request), request->asked, request->offset, chunk->flags, result);
     else if (config.detect && result > 0)
@@ -299,7 +330,7 @@ static int64_t complete_write(struct request *request, int64_t result)
 static int64_t complete_buffered(struct request *request, int64_t result)
 {
     const bool reached = reached_its_file(request);
-    forget_stale_number(request);
+    forget_stale_number(request, &request->landing);
     landing_close(&request->landing, (ssize_t)result, request->flags);
     if (!reached && !request->is_fixed)
         follow_stray(request, result);
@@ -344,6 +375,7 @@ int64_t request_complete(struct request *request, int64_t result)
 {
     const bool is_write = request->kind == REQUEST_WRITE;
     struct active active;
+    request->told = is_write ? result : -EINTR;
     active_open(&active, abandon, request);
     switch (request->kind) {
     case REQUEST_WRITE:
@@ -360,6 +392,7 @@ int64_t request_complete(struct request *request, int64_t result)
     }
     if (is_write || request->kind == REQUEST_READ)
         count(request, is_write, result);
+    request->told = result;
     release(request);
     active_close(&active);
     return result;

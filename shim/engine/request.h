@@ -68,6 +68,8 @@ struct request {
     int64_t offset;
     int flags;    /* RWF_* */
     size_t asked; /* bytes that the program asked for */
+    /* From when request_complete has begun. A handler that jumps out of it leaves kind REQUEST_NONE, and here what the program is to be told. */
+    int64_t told;
 };
 
 enum request_road {
@@ -76,7 +78,7 @@ enum request_road {
 };
 
 /*
- * Prepare a request on `view`, whose references move to the request (or are released when it fails or passes).
+ * Prepare a request, whatever it holds, on `view`, whose references move to the request (or are released when it fails or passes).
  * @return REQUEST_READY, REQUEST_PASSES; -EAGAIN under NOWAIT, -ENOMEM, -EFAULT: to be told to the program as the request's completion. Nothing
  * is held then.
  */
@@ -94,11 +96,21 @@ void request_cancel(struct request *request);
 /*
  * It is over, and the kernel says `result`: publish or verify, copy out, give everything back. @return what the program is to be told: bytes or
  * -errno. May read the file (suspicions), never waits for another request.
+ * A handler that jumps out of it has ended it: a write counts as the kernel says, a read as interrupted (request.told).
  */
 int64_t request_complete(struct request *request, int64_t result);
 
 /* The process will never know how it ended (its ring was torn down around it): blocks become unknown, pages are leaked and counted. */
 void request_lose(struct request *request);
+
+/* Of a request that nothing was prepared in: what others look at. */
+static inline void request_clear(struct request *request)
+{
+    request->kind = REQUEST_NONE;
+    request->is_fixed = false;
+    request->view = (struct fd_view){.file = NULL};
+    request->asked = 0;
+}
 
 /* Does the call only read, into memory of the program's that it gets as it is? Such a read depends on nothing of ours when it completes. */
 static inline bool request_writes_memory(const struct request *request)

@@ -14,10 +14,9 @@
 #include "rings/slot.h"
 
 #include <pthread.h>
-#include <stddef.h>
-#include <string.h>
 #include <sys/mman.h>
 
+#include "base/clear.h"
 #include "base/process.h"
 #include "base/raw.h"
 
@@ -164,8 +163,16 @@ struct slot *slot_take(void)
     if (number == 0)
         return NULL;
     struct slot *slot = &slots->places[number - 1].slot;
-    memset(&slot->role, 0, sizeof *slot - offsetof(struct slot, role));
+    slot->role = SLOT_REQUEST;
     slot->refusal = SLOT_NO_REFUSAL;
+    slot->next = NULL;
+    request_clear(&slot->request);
+    slot->uring.ring = NULL;
+    slot->uring.user_data = 0;
+    slot->uring.chain = NULL;
+    slot->uring.heads_piece = slot->uring.is_short = false;
+    slot->uring.follow.done = NULL;
+    clear(slot->uring.sqe, sizeof *slot->uring.sqe);
     slot->tag = (uint64_t)process_bits(slots) << TAG_SHIFT | (uint64_t)(uintptr_t)slot;
     /* Release: whoever finds it by its tag finds it zeroed; pairs with slot_of. */
     atomic_store_explicit(&slot->in_use, 1, memory_order_release);
@@ -240,30 +247,35 @@ unsigned slots_taken(void)
     return taken;
 }
 
-/* ---- Handing over: in slot->handed even numbers, which say which, or what was left. 0: the kernel does not have it. ---- */
+/* ---- Handing over. In slot->handed: how often it was, for ever, and what became of the last time. ---- */
 
-enum { LEFT_CURRENT = 1, LEFT_STALE = 3 };
-
-/* Ordinary memory: numbers of the parent's slots mean nothing in a child, whose slots are all new. */
-static _Atomic uint64_t last_handed;
+enum { NOT_IN_KERNEL = 0, HANDED = 1, LEFT_CURRENT = 2, LEFT_STALE = 3, STATE = 3, ONCE_MORE = 4 };
 
 /* Acquire: all that was written before it was handed over; pairs with the release in slot_hand_over. */
-static uint64_t handed_of(const struct slot *slot)
+static uint64_t state_of(const struct slot *slot)
 {
-    return atomic_load_explicit(&slot->handed, memory_order_acquire);
+    return atomic_load_explicit(&slot->handed, memory_order_acquire) & STATE;
+}
+
+static uint64_t with_state(uint64_t handed, uint64_t state)
+{
+    return (handed & ~(uint64_t)STATE) | state;
 }
 
 uint64_t slot_hand_over(struct slot *slot)
 {
-    const uint64_t handed = atomic_fetch_add_explicit(&last_handed, 2, memory_order_relaxed) + 2;
-    /* Release: whoever completes it sees all of it; pairs with handed_of. */
+    /* No more than a store: the slot is ours, and a word that is left late, of a time before, may be lost. */
+    const uint64_t before = atomic_load_explicit(&slot->handed, memory_order_relaxed);
+    const uint64_t handed = with_state(before + ONCE_MORE, HANDED);
+    /* Release: whoever completes it sees all of it; pairs with state_of. */
     atomic_store_explicit(&slot->handed, handed, memory_order_release);
     return handed;
 }
 
 void slot_take_back(struct slot *slot)
 {
-    atomic_store_explicit(&slot->handed, 0, memory_order_relaxed);
+    const uint64_t before = atomic_load_explicit(&slot->handed, memory_order_relaxed);
+    atomic_store_explicit(&slot->handed, with_state(before, NOT_IN_KERNEL), memory_order_relaxed);
 }
 
 bool slot_is_handed(const struct slot *slot, uint64_t handed)
@@ -273,17 +285,18 @@ bool slot_is_handed(const struct slot *slot, uint64_t handed)
 
 void slot_leave_word(struct slot *slot, uint64_t handed, bool current)
 {
-    atomic_compare_exchange_strong_explicit(&slot->handed, &handed, current ? LEFT_CURRENT : LEFT_STALE,
+    atomic_compare_exchange_strong_explicit(&slot->handed, &handed,
+                                            with_state(handed, current ? LEFT_CURRENT : LEFT_STALE),
                                             memory_order_acq_rel, memory_order_relaxed);
 }
 
 enum slot_word slot_word(const struct slot *slot)
 {
-    const uint64_t handed = handed_of(slot);
-    return handed == LEFT_CURRENT ? SLOT_CURRENT : handed == LEFT_STALE ? SLOT_STALE : SLOT_NO_WORD;
+    const uint64_t state = state_of(slot);
+    return state == LEFT_CURRENT ? SLOT_CURRENT : state == LEFT_STALE ? SLOT_STALE : SLOT_NO_WORD;
 }
 
 bool slot_is_in_kernel(const struct slot *slot)
 {
-    return handed_of(slot) != 0;
+    return state_of(slot) != NOT_IN_KERNEL;
 }

@@ -25,7 +25,7 @@ struct aio;
 struct uring;
 struct slot;
 
-/* Why a request has a slot; but for the last, of io_uring; a request of the engine's (request.kind) may be in it besides. */
+/* Why a request has a slot; but for SLOT_AIO, of io_uring; a request of the engine's (request.kind) may be in it besides. */
 enum slot_role {
     SLOT_REQUEST,  /* request.kind is not REQUEST_NONE */
     SLOT_FOLLOWED, /* a request of the program's whose end matters: it opens or closes descriptors, changes a file, or others wait for it */
@@ -33,6 +33,7 @@ enum slot_role {
     SLOT_GATE,     /* ours alone, never shown to the program: everything before it is over (drain) */
     SLOT_CHAIN,    /* no request, but the chain that is kept back */
     SLOT_AIO,      /* of libaio */
+    SLOT_OVER,     /* its request is just being finished by the pump, which gives it back itself */
     SLOT_LOOK, /* ours alone, never shown to the program: asks what a registered file is (uring_look.c). uring.follow.done is called */
 };
 
@@ -65,11 +66,11 @@ struct slot_follow {
 struct slot_uring {
     struct uring *ring;
     uint64_t user_data;
-    struct io_uring_sqe sqe[2]; /* as the program submitted it (the second half: SQE128) */
-    struct uring_chain *chain;  /* whose next piece waits for this one, or NULL */
-    bool heads_piece;           /* nothing is linked to it from before, in the piece that it was submitted with */
-    bool is_short;              /* less was submitted than the program asked for: its memory is bad from there on */
+    struct uring_chain *chain; /* whose next piece waits for this one, or NULL */
+    bool heads_piece;          /* nothing is linked to it from before, in the piece that it was submitted with */
+    bool is_short;             /* less was submitted than the program asked for: its memory is bad from there on */
     struct slot_follow follow;
+    struct io_uring_sqe sqe[2]; /* as the program submitted it (the second half: SQE128) */
 };
 
 /* Entries of a chain that are kept back: uring_chain.c. Changed under the submission right, but for the atomics, which the pump sets. */
@@ -105,7 +106,10 @@ struct slot {
 /* Make the table, so that children that are forked from here on have theirs at the same address. @return false when there is no memory. */
 bool slots_prepare(void);
 
-/* A slot, all zero but for `refusal`, `in_use` and `handed`. @return NULL when all are taken. */
+/*
+ * A slot: role, next, what request_clear clears, and of `uring` all but what belongs to a followed request and to SQE128 are zero; the rest, which is
+ * most of it, is as its last holder left it. @return NULL when all are taken.
+ */
 struct slot *slot_take(void);
 void slot_give(struct slot *slot);
 
@@ -122,7 +126,7 @@ static inline uint64_t slot_tag(const struct slot *slot)
 
 /*
  * From the moment that the kernel has a request it may be completed, and its slot be another's, before the submitter's call has returned. So
- * it is handed over under a number that is never used again. Afterwards the submitter leaves what he alone can tell, whether the descriptor
+ * it is handed over under a number that it never gets again. Afterwards the submitter leaves what he alone can tell, whether the descriptor
  * still led to the file, by a compare-and-swap that fails if the slot is not that request's any more; until then he may read nothing else of it.
  * Who completes the request before that looks himself.
  */

@@ -156,8 +156,10 @@ static void unstage_last(struct uring_batch *batch, uint32_t count, bool keep)
     while (count-- > 0) {
         struct uring_staged *staged = &batch->staged[--batch->count];
         batch->real -= staged->is_real;
-        if (staged->slot)
-            uring_unstage(staged->slot, keep);
+        if (!staged->slot)
+            continue;
+        batch->requests -= staged->slot->request.kind != REQUEST_NONE;
+        uring_unstage(staged->slot, keep);
     }
 }
 
@@ -426,7 +428,7 @@ static bool stage_next(struct uring_batch *batch, struct uring_chain *chain)
 bool uring_stage_due(struct uring_batch *batch)
 {
     struct uring *ring = batch->ring;
-    if (!atomic_exchange(&ring->due, false))
+    if (!atomic_load(&ring->due) || !atomic_exchange(&ring->due, false))
         return true;
     uring_chain_sweep(ring);
     for (struct uring_chain *chain = first_chain(ring); chain; chain = chain->next) {
@@ -452,6 +454,8 @@ void uring_chain_undo(struct uring *ring, struct uring_staged *staged)
 {
     struct uring_chain *chain = staged->chain;
     struct slot *slot = staged->slot;
+    if (slot && slot->request.kind != REQUEST_NONE)
+        atomic_fetch_sub_explicit(&ring->in_flight, 1, memory_order_relaxed);
     if (staged->was_held) {
         uring_unstage(slot, true);
         slot->next = chain->first;

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/own.h"
@@ -310,7 +311,7 @@ static void follow_sync(struct uring *ring, struct slot_follow *follow, struct i
 void uring_follow(struct uring *ring, struct slot *slot, struct io_uring_sqe *sqe)
 {
     struct slot_follow *follow = &slot->uring.follow;
-    follow->done = NULL;
+    memset(follow, 0, sizeof *follow);
     switch (sqe->opcode) {
     case IORING_OP_OPENAT:
     case IORING_OP_OPENAT2:

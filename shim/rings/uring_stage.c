@@ -109,7 +109,12 @@ static bool has_room(const struct uring_batch *batch)
 static struct uring_staged *add(struct uring_batch *batch, struct slot *slot)
 {
     struct uring_staged *staged = &batch->staged[batch->count++];
-    *staged = (struct uring_staged){.slot = slot, .is_real = true, .taken = batch->taken};
+    staged->slot = slot;
+    staged->file = NULL;
+    staged->chain = NULL;
+    staged->was_held = false;
+    staged->is_real = true;
+    staged->taken = batch->taken;
     batch->real++;
     if (slot) {
         staged->handed = slot_hand_over(slot);
@@ -117,8 +122,7 @@ static struct uring_staged *add(struct uring_batch *batch, struct slot *slot)
         staged->word = slot->request.view.word;
         staged->fd = slot->request.is_fixed ? slot->uring.sqe->fd : slot->request.view.fd;
         staged->is_fixed = slot->request.is_fixed;
-        if (slot->request.kind != REQUEST_NONE)
-            atomic_fetch_add_explicit(&batch->ring->in_flight, 1, memory_order_relaxed);
+        batch->requests += slot->request.kind != REQUEST_NONE;
     }
     return staged;
 }
@@ -252,7 +256,7 @@ static void remember(struct slot *slot, struct uring *ring, const struct io_urin
     slot->uring.user_data = sqe->user_data;
     slot->uring.heads_piece = heads_piece;
     if ((const void *)sqe != slot->uring.sqe)
-        memcpy(slot->uring.sqe, sqe, ring->sqe_size);
+        URING_COPY(slot->uring.sqe, sqe, ring->sqe_size, 64);
 }
 
 struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_entry *entry)
@@ -318,11 +322,8 @@ struct uring_staged *uring_stage_gate(struct uring_batch *batch, struct uring_ch
 
 void uring_unstage(struct slot *slot, bool keep)
 {
-    struct uring *ring = slot->uring.ring;
-    if (slot->request.kind != REQUEST_NONE) {
+    if (slot->request.kind != REQUEST_NONE)
         request_cancel(&slot->request);
-        atomic_fetch_sub_explicit(&ring->in_flight, 1, memory_order_relaxed);
-    }
     uring_unfollow(slot);
     slot->refusal = SLOT_NO_REFUSAL;
     slot->uring.chain = NULL;

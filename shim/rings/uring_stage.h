@@ -28,11 +28,12 @@ enum { URING_BATCH = 64 };
 struct uring_batch {
     struct uring *ring;
     int fd;
-    unsigned flags; /* of io_uring_enter(2): how the ring is named */
-    uint32_t count; /* staged */
-    uint32_t real;  /* entries of the kernel's SQ that are filled */
-    uint32_t taken; /* entries of the shadow's SQ that have been staged */
-    uint32_t room;  /* for staged entries */
+    unsigned flags;    /* of io_uring_enter(2): how the ring is named */
+    uint32_t count;    /* staged */
+    uint32_t real;     /* entries of the kernel's SQ that are filled */
+    uint32_t taken;    /* entries of the shadow's SQ that have been staged */
+    uint32_t requests; /* of what is staged: to be counted in ring->in_flight */
+    uint32_t room;     /* for staged entries */
     struct uring_staged *staged;
     struct uring_staged few[URING_BATCH];
     struct extent pages; /* of `staged`, when it must hold more */

@@ -167,7 +167,7 @@ static void batch_begin(struct uring_batch *batch, struct uring *ring, int fd, u
     batch->ring = ring;
     batch->fd = fd;
     batch->flags = flags & IORING_ENTER_REGISTERED_RING;
-    batch->count = batch->real = batch->taken = 0;
+    batch->count = batch->real = batch->taken = batch->requests = 0;
     batch->room = URING_BATCH;
     batch->staged = batch->few;
     batch->pages.base = NULL;
@@ -239,6 +239,8 @@ static void send_batch(struct uring_batch *batch, struct sending *sending)
     const bool waits = sending->least > 0;
     sending->holds = true;
     sending->result = 0;
+    if (batch->requests > 0)
+        atomic_fetch_add_explicit(&ring->in_flight, batch->requests, memory_order_relaxed);
     if (batch->real > 0) {
         fill_array(ring, tail, batch->real);
         atomic_store_explicit(ring->real_sq.tail, tail + batch->real, memory_order_release);

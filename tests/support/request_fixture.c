@@ -74,6 +74,8 @@ struct request_call reading(void *memory, size_t length, int64_t offset)
 int request_ask(struct request *request, int fd, const struct request_call *call)
 {
     struct fd_view view;
+    /* A slot's memory is as its last holder left it. */
+    memset(request, 0xa5, sizeof *request);
     int error = fd_view_open(&view, fd, (call->flags & RWF_NOWAIT) != 0);
     return error != 0 ? error : request_prepare(request, &view, call);
 }

@@ -428,6 +428,7 @@ START_TEST(a_jump_out_of_the_completion_leaves_nothing_behind)
             ck_abort_msg("the damage was not met");
         }
         ck_assert_int_eq(request.kind, REQUEST_NONE);
+        ck_assert_int_eq(request.told, -EINTR);
         const struct holdings after = holdings_of(&scene);
         ck_assert_uint_eq(after.flights, before.flights);
         ck_assert_uint_eq(after.references, before.references);

@@ -50,7 +50,7 @@ START_TEST(before_the_first_slot_nothing_is_a_tag)
 }
 END_TEST
 
-START_TEST(a_slot_that_was_used_comes_back_zeroed)
+START_TEST(a_slot_that_was_used_comes_back_as_new)
 {
     struct slot *slot = slot_take();
     memset(&slot->role, 0xff, sizeof *slot - offsetof(struct slot, role));
@@ -58,9 +58,15 @@ START_TEST(a_slot_that_was_used_comes_back_zeroed)
     struct slot *again = slot_take();
     static const struct slot zero;
     ck_assert_ptr_eq(again, slot);
+    ck_assert_int_eq(again->role, SLOT_REQUEST);
     ck_assert_int_eq(again->refusal, SLOT_NO_REFUSAL);
-    again->refusal = 0;
-    ck_assert_mem_eq(&again->role, &zero.role, sizeof zero - offsetof(struct slot, role));
+    ck_assert_ptr_null(again->next);
+    ck_assert_int_eq(again->request.kind, REQUEST_NONE);
+    ck_assert(!again->request.is_fixed && again->request.asked == 0);
+    ck_assert_mem_eq(&again->request.view, &zero.request.view, sizeof zero.request.view);
+    ck_assert_mem_eq(&again->uring, &zero.uring, offsetof(struct slot_uring, is_short) + sizeof(bool));
+    ck_assert(!again->uring.follow.done);
+    ck_assert_mem_eq(again->uring.sqe, zero.uring.sqe, sizeof *zero.uring.sqe);
     slot_give(again);
 }
 END_TEST
@@ -170,7 +176,7 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {before_the_first_slot_nothing_is_a_tag,
                                   a_slot_is_found_by_its_tag_as_long_as_it_is_in_use,
                                   what_is_no_slot_s_address_is_no_tag,
-                                  a_slot_that_was_used_comes_back_zeroed,
+                                  a_slot_that_was_used_comes_back_as_new,
                                   there_are_as_many_as_promised_and_all_are_different,
                                   every_slot_in_use_is_visited_and_may_be_given_back_there,
                                   a_child_has_none_of_its_parent_s_but_knows_their_tags,
