@@ -63,6 +63,8 @@ static __attribute__((destructor)) void end_with_the_program(void)
 {
     if (!shadow_any() || !process_owns_tables())
         return;
+    /* A handler that calls exit does not come back to what it has interrupted; the pump, for one, would be waited for. */
+    active_leave(ACTIVE_EVERYTHING);
     aio_end();
     uring_end();
 }

@@ -42,14 +42,29 @@ static void learn_whether_current(struct slot *slot)
     slot->request.current = word != SLOT_STALE && ((word == SLOT_CURRENT && !late) || uring_is_current(slot));
 }
 
+struct slot *uring_plain_request(const struct uring *ring, uint64_t tag)
+{
+    struct slot *slot = slot_of(tag);
+    const bool is_plain = slot && slot->role == SLOT_REQUEST && slot->uring.ring == ring && !slot->uring.chain &&
+                          !slot->uring.follow.done && slot->refusal == SLOT_NO_REFUSAL &&
+                          slot->request.kind != REQUEST_NONE && slot->request.kind != REQUEST_BUFFERED &&
+                          !slot->request.bad_memory && !(slot->uring.sqe->flags & IOSQE_CQE_SKIP_SUCCESS);
+    return is_plain ? slot : NULL;
+}
+
+int64_t uring_finish_request(struct slot *slot, int64_t result)
+{
+    learn_whether_current(slot);
+    return request_complete(&slot->request, result);
+}
+
 /* @return what the program is told. */
 static int64_t finish(struct uring *ring, struct slot *slot, int64_t result)
 {
     if (slot->refusal != SLOT_NO_REFUSAL)
         return slot->refusal;
     if (slot->request.kind != REQUEST_NONE) {
-        learn_whether_current(slot);
-        result = request_complete(&slot->request, result);
+        result = uring_finish_request(slot, result);
         atomic_fetch_sub_explicit(&ring->in_flight, 1, memory_order_release);
     }
     return slot->uring.follow.done ? slot->uring.follow.done(slot, result) : result;
@@ -60,7 +75,7 @@ enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told)
     struct slot *slot = slot_of(told->user_data);
     if (!slot)
         return slot_is_tag(told->user_data) ? URING_FOREIGN : URING_SHOW;
-    if (slot->role == SLOT_CHAIN || slot->uring.ring != ring)
+    if (slot->role == SLOT_CHAIN || slot->role == SLOT_OVER || slot->uring.ring != ring)
         return URING_SHOW;
     const bool more = (told->flags & IORING_CQE_F_MORE) != 0;
     const int64_t result = finish(ring, slot, told->res);
@@ -103,7 +118,7 @@ uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data)
 
 static void lose(struct slot *slot, void *ring)
 {
-    if (slot->role == SLOT_CHAIN || slot->uring.ring != ring)
+    if (slot->role == SLOT_CHAIN || slot->role == SLOT_OVER || slot->uring.ring != ring)
         return;
     if (slot->request.kind != REQUEST_NONE)
         request_lose(&slot->request);

@@ -144,38 +144,133 @@ unsigned uring_ready(const struct uring *ring)
 
 /* ---- Pump ---- */
 
-/* While requests of ours are finished the thread is neither interrupted by handlers nor cancelled. */
-struct care {
-    bool taken;
-    uint64_t signals;
+/*
+ * A turn at the pump. While requests of ours are finished the thread is not cancelled, nor, while more than a plain one is, interrupted by
+ * handlers: two system calls, as expensive as all else together. A handler that jumps out of a plain one finds here how far it had come.
+ */
+struct turn_taken {
+    struct active active;
+    struct uring *ring;
+    bool is_held; /* cancellation */
     struct cancel cancel;
+    bool is_quiet; /* signals */
+    uint64_t signals;
+    struct slot *slot;    /* the plain request that is being finished, or NULL */
+    uint32_t index, tail; /* its entry in the kernel's queue, and its place in the shadow's */
+    uint32_t finished;    /* plain requests, not yet counted in ring->in_flight */
 };
 
-static void take_care(struct care *care)
+static void hold_cancellation(struct turn_taken *taken)
 {
-    if (care->taken)
+    if (taken->is_held)
         return;
-    care->taken = true;
-    care->cancel = cancel_hold();
-    process_hold_signals(&care->signals);
+    taken->cancel = cancel_hold();
+    taken->is_held = true;
 }
 
-static void leave_care(struct care *care)
+static void hold_signals(struct turn_taken *taken)
 {
-    if (!care->taken)
+    if (taken->is_quiet)
         return;
-    process_release_signals(&care->signals);
-    cancel_restore(care->cancel);
+    process_hold_signals(&taken->signals);
+    taken->is_quiet = true;
+}
+
+static void release_signals(struct turn_taken *taken)
+{
+    if (taken->is_quiet)
+        process_release_signals(&taken->signals);
+    taken->is_quiet = false;
+}
+
+static void count_finished(struct turn_taken *taken)
+{
+    const uint32_t finished = taken->finished;
+    if (finished == 0)
+        return;
+    /* First: counted twice would be worse than not at all. */
+    taken->finished = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_fetch_sub_explicit(&taken->ring->in_flight, finished, memory_order_release);
+}
+
+static char *entry_of(const struct uring *ring, char *cqes, uint32_t index)
+{
+    return cqes + (index & ring->cq.mask) * ring->cqe_size;
+}
+
+static struct io_uring_cqe *told_at(const struct uring *ring, uint32_t tail)
+{
+    return (struct io_uring_cqe *)(void *)entry_of(ring, ring->cqes, tail);
+}
+
+/* The kernel's entries before `index` have been moved, the shadow's before `tail` are the program's. */
+static void show(struct uring *ring, uint32_t index, uint32_t tail)
+{
+    struct uring_control *control = ring->control;
+    atomic_store_explicit(position_of(ring, tail - 1), index, memory_order_release);
+    atomic_store_explicit(&control->pumped, index, memory_order_release);
+    /* Release: entry and position; the program's acquire of the tail. */
+    atomic_store_explicit(ring->cq.tail, tail, memory_order_release);
+}
+
+/* The slot of taken->slot is the shadow's entry's no longer. */
+static void give_slot(struct turn_taken *taken)
+{
+    struct slot *slot = taken->slot;
+    taken->slot = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    taken->finished++;
+    slot_give(slot);
+}
+
+static void tell(const struct turn_taken *taken, int64_t result)
+{
+    struct io_uring_cqe *told = told_at(taken->ring, taken->tail);
+    told->res = (int32_t)result;
+    told->user_data = taken->slot->uring.user_data;
+    show(taken->ring, taken->index + 1, taken->tail + 1);
+}
+
+/* `told` holds a copy of the kernel's entry already. */
+static void finish_plain(struct turn_taken *taken, struct slot *slot, uint32_t index, uint32_t tail)
+{
+    taken->index = index;
+    taken->tail = tail;
+    atomic_signal_fence(memory_order_seq_cst);
+    taken->slot = slot;
+    atomic_signal_fence(memory_order_seq_cst);
+    slot->role = SLOT_OVER;
+    tell(taken, uring_finish_request(slot, told_at(taken->ring, tail)->res));
+    give_slot(taken);
+}
+
+/* A handler has jumped out of finish_plain. What was held for the request has been cleaned up after before (engine/request.c). */
+static void finish_left(struct turn_taken *taken)
+{
+    const struct uring *ring = taken->ring;
+    struct slot *slot = taken->slot;
+    if (atomic_load_explicit(ring->cq.tail, memory_order_relaxed) == taken->tail) {
+        const struct io_uring_cqe *real = (const void *)entry_of(ring, ring->real_cqes, taken->index);
+        tell(taken, slot->request.kind != REQUEST_NONE ? uring_finish_request(slot, real->res) : slot->request.told);
+    }
+    give_slot(taken);
 }
 
 /* A handler has jumped out of it. */
 static void clean_up(void *argument)
 {
-    struct uring *ring = argument;
+    struct turn_taken *taken = argument;
+    struct uring *ring = taken->ring;
     if ((atomic_load(&ring->control->pumping) & ~(uint32_t)PUMP_WAITERS) == uring_this_thread()) {
         repair(ring);
+        if (taken->slot)
+            finish_left(taken);
+        count_finished(taken);
         give_turn(ring);
     }
+    if (taken->is_held)
+        cancel_leave(taken->cancel);
 }
 
 /* SQPOLL programs look at a word of ours where others look at the kernel's: what they could learn there. */
@@ -187,24 +282,26 @@ static void refresh_flags(const struct uring *ring)
                           memory_order_relaxed);
 }
 
-static char *entry_of(const struct uring *ring, char *cqes, uint32_t index)
-{
-    return cqes + (index & ring->cq.mask) * ring->cqe_size;
-}
-
 /* Move the kernel's entry `index` to the shadow's place `tail`. */
-static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t tail, struct care *care)
+static enum uring_finish move_one(struct turn_taken *taken, uint32_t index, uint32_t tail)
 {
-    struct io_uring_cqe *told = (struct io_uring_cqe *)(void *)entry_of(ring, ring->cqes, tail);
+    struct uring *ring = taken->ring;
+    struct io_uring_cqe *told = told_at(ring, tail);
     const char *real = entry_of(ring, ring->real_cqes, index);
     URING_COPY(told, real, ring->cqe_size, 16);
     if (__builtin_expect(!slot_is_tag(told->user_data), 1))
         return URING_SHOW;
-    take_care(care);
+    hold_cancellation(taken);
     /* Acquire: pairs with the release before the real call of whoever submitted it: what the slot holds. (The kernel has ordered it long before;
      * this says so to the compiler, and to the thread sanitizer.) */
     (void)atomic_load_explicit(ring->real_sq.tail, memory_order_acquire);
     const uint64_t tag = told->user_data;
+    struct slot *plain = uring_plain_request(ring, tag);
+    if (plain) {
+        finish_plain(taken, plain, index, tail);
+        return URING_SHOWN;
+    }
+    hold_signals(taken);
     enum uring_finish finish = uring_finish(ring, told);
     if (finish != URING_FOREIGN)
         return finish;
@@ -214,33 +311,32 @@ static enum uring_finish move_one(struct uring *ring, uint32_t index, uint32_t t
     return uring_is_orphan(ring, tag) ? URING_SWALLOW : URING_FOREIGN;
 }
 
-/* With the right to pump. @return false when it is stuck at an entry that another process has to finish. */
-static bool move_all(struct uring *ring)
+/* With the right to pump: what is there by now. @return false when it is stuck at an entry that another process has to finish. */
+static bool move_all(struct turn_taken *taken)
 {
+    struct uring *ring = taken->ring;
     struct uring_control *control = ring->control;
-    struct care care = {.taken = false};
     uint32_t index = atomic_load_explicit(&control->pumped, memory_order_relaxed);
     uint32_t tail = atomic_load_explicit(ring->cq.tail, memory_order_relaxed);
     enum uring_finish finish = URING_SHOW;
-    for (uint32_t end = uring_real_tail(ring); index != end && finish != URING_FOREIGN; end = uring_real_tail(ring)) {
-        finish = move_one(ring, index, tail, &care);
+    /* One look: the kernel may be writing there on another processor. What comes meanwhile is found afterwards (pump). */
+    for (const uint32_t end = uring_real_tail(ring); index != end; index++) {
+        finish = move_one(taken, index, tail);
         if (finish == URING_FOREIGN)
             break;
-        index++;
-        if (finish == URING_SHOW)
-            tail++;
-        else
+        if (finish == URING_SWALLOW)
             atomic_fetch_add_explicit(&control->swallowed, 1, memory_order_relaxed);
-        atomic_store_explicit(position_of(ring, tail - 1), index, memory_order_release);
-        atomic_store_explicit(&control->pumped, index, memory_order_release);
-        /* Release: entry and position; the program's acquire of the tail. */
-        atomic_store_explicit(ring->cq.tail, tail, memory_order_release);
+        else
+            tail++;
+        if (finish != URING_SHOWN)
+            show(ring, index + 1, tail);
     }
+    count_finished(taken);
     if (ring->flags & IORING_SETUP_SQPOLL)
         refresh_flags(ring);
     if (atomic_load_explicit(&control->shared, memory_order_relaxed))
         raw(SYS_futex, &control->pumped, FUTEX_WAKE, INT32_MAX);
-    leave_care(&care);
+    release_signals(taken);
     return finish != URING_FOREIGN;
 }
 
@@ -253,18 +349,24 @@ static bool is_behind(const struct uring *ring)
 static enum turn pump_once(struct uring *ring, bool waits, bool *moved)
 {
     const uint32_t self = uring_this_thread();
-    struct active active;
+    struct turn_taken taken;
     if ((atomic_load_explicit(&ring->control->pumping, memory_order_relaxed) & ~(uint32_t)PUMP_WAITERS) == self)
         return TURN_OWN;
-    active_open(&active, clean_up, ring);
+    taken.ring = ring;
+    taken.is_held = taken.is_quiet = false;
+    taken.slot = NULL;
+    taken.finished = 0;
+    active_open(&taken.active, clean_up, &taken);
     enum turn turn = try_turn(ring, self);
     while (waits && turn == TURN_OTHERS && is_behind(ring))
         turn = await_turn(ring, self);
     if (turn == TURN_TAKEN) {
-        *moved = move_all(ring);
+        *moved = move_all(&taken);
         give_turn(ring);
     }
-    active_close(&active);
+    active_close(&taken.active);
+    if (taken.is_held)
+        cancel_restore(taken.cancel);
     return turn;
 }
 

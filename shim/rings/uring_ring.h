@@ -212,12 +212,22 @@ void uring_release(struct uring *ring);
 
 enum uring_finish {
     URING_SHOW,    /* *told is what the program gets */
+    URING_SHOWN,   /* likewise, and it has been shown already (uring_pump.c) */
     URING_SWALLOW, /* nothing */
     URING_FOREIGN, /* of another process that shares the ring, which has to finish it first */
 };
 
 /* Finish a completion of the kernel's. `told` has room for ring->cqe_size bytes and holds a copy of it already. */
 enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told);
+
+/*
+ * The slot of a read or write that nothing else hangs on, and that is always shown; NULL: another one. Only such may be finished with a handler of the
+ * program's coming between, and jumping out (request.told).
+ */
+struct slot *uring_plain_request(const struct uring *ring, uint64_t tag);
+
+/* Finish it; the slot stays. @return what the program is told. */
+int64_t uring_finish_request(struct slot *slot, int64_t result);
 
 /* What the kernel knows the program's request `user_data` as: for cancellations. */
 uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data);
