@@ -14,7 +14,8 @@
  * compare-and-swap that owns them from then on, and back only by their owner, so there is no ABA problem.
  *
  * Every thread starts its search at the same word, its `home`, and takes the lowest run: recently used pages come back
- * first, warm in its cache. A compare-and-swap that loses moves the home one cache line on, so threads that collide part.
+ * first, warm in its cache. The homes of threads lie a cache line of the bitmap apart, and so their pages in slabs of their own, as long as there are
+ * some. A compare-and-swap that loses moves the home one line on, so threads that collide part.
  *
  * Fork: the arena word is zero in the child and the reservation is not mapped there. An extent that the child inherits on
  * a stack (a handler that forked in the middle of a request) belongs to another generation and is ignored.
@@ -73,8 +74,8 @@ static struct pool *pool;
 /* Ordinary memory, inherited by children: no two processes of one tree of forks have a generation in common by descent. */
 static _Atomic uint32_t last_generation;
 
-static _Thread_local uint32_t home
-    __attribute__((tls_model("initial-exec"))); /* word where this thread's searches start */
+/* Word where this thread's searches start, + 1; 0 before its first. */
+static _Thread_local uint32_t home __attribute__((tls_model("initial-exec")));
 
 void pool_start(void)
 {
@@ -273,10 +274,22 @@ static uint64_t lowest_run(uint64_t free, uint32_t pages)
     return (WORD_FREE >> (WORD_PAGES - pages)) << __builtin_ctzll(starts);
 }
 
+/* The word that this thread starts at, of `words` (> 0). */
+static uint32_t home_word(uint32_t words)
+{
+    if (home == 0) {
+        static _Atomic uint32_t threads;
+        home = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) * SLAB_WORDS + 1;
+    }
+    if (home > words)
+        home = (home - 1) % words + 1;
+    return home - 1;
+}
+
 /* One page, from the word that this thread starts at. @return false: to be looked for. */
 static inline bool take_page_at_home(struct reservation *reservation, struct extent *extent)
 {
-    const uint32_t word = home;
+    const uint32_t word = home - 1; /* not yet chosen: beyond all */
     if (word >= words_in_use(reservation))
         return false;
     _Atomic uint64_t *bits = word_at(reservation, word);
@@ -294,7 +307,7 @@ static inline bool take_page_at_home(struct reservation *reservation, struct ext
 static bool take_short(struct reservation *reservation, struct extent *extent, uint32_t pages)
 {
     uint32_t words = words_in_use(reservation);
-    uint32_t word = words ? home % words : 0;
+    uint32_t word = words ? home_word(words) : 0;
     for (uint32_t left = words; left; left--) {
         _Atomic uint64_t *bits = word_at(reservation, word);
         uint64_t free = atomic_load_explicit(bits, memory_order_relaxed);
@@ -365,7 +378,7 @@ static bool take_long(struct reservation *reservation, struct extent *extent, ui
     uint32_t words = words_in_use(reservation);
     if (words < count)
         return false;
-    uint32_t start = home % words;
+    uint32_t start = home_word(words);
     uint32_t wrapped = start + count - 1 < words ? start + count - 1 : words;
     return take_long_between(reservation, extent, count, start, words) ||
            take_long_between(reservation, extent, count, 0, wrapped);
