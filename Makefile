@@ -71,6 +71,7 @@ SHIM_LDFLAGS = $(LDFLAGS) -shared -Wl,-z,now,-z,relro,-soname,$(LIBRARY).$(SOVER
 FLOORS := base bounce checksum files engine rings
 # Compiled once for each instruction set, by rules of its own.
 BLOCK_HASH := shim/checksum/block_hash.c
+SUM_COPY := shim/checksum/sum_copy_loop.c
 HASH_VARIANTS := baseline
 ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine)),)
 HASH_VARIANTS += avx2 avx512
@@ -79,9 +80,10 @@ HASH_FLAGS_avx2 := -mavx2
 HASH_FLAGS_avx512 := -mavx512f
 
 object = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
-FLOOR_OBJECTS := $(call object,$(filter-out $(BLOCK_HASH),$(foreach floor,$(FLOORS),$(wildcard shim/$(floor)/*.c))))
+FLOOR_OBJECTS := $(call object,$(filter-out $(BLOCK_HASH) $(SUM_COPY),$(foreach floor,$(FLOORS),$(wildcard shim/$(floor)/*.c))))
 HASH_OBJECTS := $(HASH_VARIANTS:%=$(BUILD)/obj/shim/checksum/block_hash_%.o)
-FLOOR_OBJECTS += $(HASH_OBJECTS)
+SUM_COPY_OBJECTS := $(patsubst %,$(BUILD)/obj/shim/checksum/sum_copy_%.o,$(filter-out baseline,$(HASH_VARIANTS)))
+FLOOR_OBJECTS += $(HASH_OBJECTS) $(SUM_COPY_OBJECTS)
 ENTRY_OBJECTS := $(call object,$(wildcard shim/entry/*.c))
 CLI_OBJECTS := $(call object,$(wildcard shim/cli/*.c))
 
@@ -125,9 +127,10 @@ $(BUILD)/bounceio: $(CLI_OBJECTS) $(BUILD)/libunit.a
 
 # What requests run through is built for speed, the rest for size: a program without direct I/O pays for it in memory alone.
 HOT := base/process bounce/copy bounce/copy_x86_64 bounce/pool checksum/announce checksum/block_sum checksum/flight \
-	checksum/question checksum/window engine/chunk engine/issue engine/part engine/read engine/request engine/vector \
-	engine/verify engine/write entry/descriptors entry/rw files/descriptor files/file files/offset rings/slot \
-	rings/aio_context rings/aio_reap rings/aio_submit rings/uring_enter rings/uring_numbers rings/uring_pump rings/uring_stage rings/uring_submit
+	checksum/question checksum/sum_copy checksum/window engine/chunk engine/handover engine/issue engine/part engine/read \
+	engine/request engine/vector engine/verify engine/write entry/descriptors entry/rw files/descriptor files/file files/offset \
+	rings/slot rings/aio_context rings/aio_reap rings/aio_submit rings/uring_enter rings/uring_numbers rings/uring_pump \
+	rings/uring_stage rings/uring_submit
 SIZE_FLAGS = $(if $(findstring -O2,$(CFLAGS)),$(if $(filter $(HOT:%=shim/%.c),$<),,-Os))
 
 $(BUILD)/obj/shim/%.o: shim/%.c
@@ -142,11 +145,20 @@ HASH_CFLAGS = $(SHIM_CFLAGS) $(XXHASH_CFLAGS) -O2 -fno-sanitize=all -fno-stack-p
 	-fno-reorder-blocks-and-partition,$(call cc_option,$(option)))
 cc_option = $(shell $(CC) -Werror $(1) -c -x c -o /dev/null /dev/null 2>/dev/null && echo $(1))
 
+define compile_guarded
+$(call say,CC,$@)
+@mkdir -p $(@D)
+$(Q)$(CC) $(HASH_CFLAGS) $(HASH_FLAGS_$*) -c -o $@ $<
+$(Q)$(OBJCOPY) --rename-section .text=guarded_text,alloc,load,readonly,code,contents $@
+endef
+
+$(HASH_OBJECTS): HASH_CFLAGS += -DBLOCK_HASH_VARIANT=$*
 $(HASH_OBJECTS): $(BUILD)/obj/shim/checksum/block_hash_%.o: $(BLOCK_HASH)
-	$(call say,CC,$@)
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(HASH_CFLAGS) $(HASH_FLAGS_$*) -DBLOCK_HASH_VARIANT=$* -c -o $@ $<
-	$(Q)$(OBJCOPY) --rename-section .text=guarded_text,alloc,load,readonly,code,contents $@
+	$(compile_guarded)
+
+$(SUM_COPY_OBJECTS): HASH_CFLAGS += -DSUM_COPY_VARIANT=$*
+$(SUM_COPY_OBJECTS): $(BUILD)/obj/shim/checksum/sum_copy_%.o: $(SUM_COPY)
+	$(compile_guarded)
 
 # The version script is the table of wrapped symbols. It is anonymous: with a version name, the dynamic linker would
 # not match a program's reference to pread@GLIBC_2.2.5.
