@@ -5,6 +5,7 @@
 
 #include "base/stats.h"
 #include "engine/active.h"
+#include "engine/handover.h"
 #include "engine/issue.h"
 #include "engine/part.h"
 #include "engine/recover.h"
@@ -18,11 +19,26 @@ static bool read_in_place(const struct part *part, ssize_t *told)
     return *told <= 0 || part_finish_in_place(part, *told, told);
 }
 
+/* @return bytes or -errno. */
+static ssize_t read_bounced(const struct part *part)
+{
+    const int flags = part->transfer->flags;
+    struct active_pages pages;
+    ssize_t result = active_take(&pages, part_pages(part), (flags & RWF_NOWAIT) != 0);
+    if (result != 0)
+        return result;
+    result = issue_read(part->view->fd, pages.extent.base, part->length, part->offset, flags);
+    if (result > 0)
+        result = handover(part, &pages.extent, result);
+    active_give(&pages);
+    return result;
+}
+
 static ssize_t read_part(const struct part *part)
 {
     ssize_t result;
     if (!part_fits_in_place(part) || !read_in_place(part, &result))
-        result = part_read_bounced(part);
+        result = read_bounced(part);
     if (result >= 0 && (size_t)result < part->length && file_has_map(part->view->file))
         return part_verify_end(part, result);
     return result;
