@@ -167,7 +167,8 @@ static const char *value_of(const char *entry, const char *name)
 
 static bool is_ours(const char *entry)
 {
-    return strncmp(entry, variable_prefix, PREFIX_LENGTH) == 0;
+    /* Most variables are not, and are asked once for each row of the table. */
+    return entry[0] == variable_prefix[0] && strncmp(entry, variable_prefix, PREFIX_LENGTH) == 0;
 }
 
 /* An empty value is an unset variable. @return whether the variable had a value that could be used. */

@@ -83,14 +83,19 @@ static int sync_states(struct map *map, uint64_t first, uint64_t end)
 {
     uintptr_t from = (uintptr_t)map_region_word(map, first) & ~(uintptr_t)(FORMAT_PAGE - 1);
     uintptr_t to = (uintptr_t)(map_region_word(map, end - 1) + 1);
+    bool header_too = !atomic_load_explicit(&map->header_synced, memory_order_relaxed);
     STEP("msync state");
-    if (!atomic_load_explicit(&map->header_synced, memory_order_relaxed)) {
+    if (header_too && first == 0) {
+        from = (uintptr_t)map->header; /* it lies before window 0, and each call waits for the disk */
+    } else if (header_too) {
         long error = raw(SYS_msync, map->header, FORMAT_PAGE, MS_SYNC);
         if (raw_failed(error))
             return (int)error;
-        atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
     }
-    return (int)raw(SYS_msync, from, to - from, MS_SYNC);
+    long error = raw(SYS_msync, from, to - from, MS_SYNC);
+    if (header_too && !raw_failed(error))
+        atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
+    return (int)error;
 }
 
 /* Where the words of `region` stop following each other: the end of its window, or `end`. */
