@@ -62,6 +62,21 @@ static void fill_header(struct session_file *file, unsigned slot, const uint64_t
     file->boot[1] = boot[1];
 }
 
+/*
+ * Most of a session's tables is never used: a page that is zero is not written to, which would have it allocated, faulted in and later written to
+ * the disk, for every process.
+ */
+static void clear(void *memory, size_t bytes)
+{
+    static const char zeros[512];
+    char *from = memory, *end = from + bytes;
+    for (size_t length; from < end; from += length) {
+        length = (size_t)(end - from) < sizeof zeros ? (size_t)(end - from) : sizeof zeros;
+        if (memcmp(from, zeros, length) != 0)
+            memset(from, 0, length);
+    }
+}
+
 /* @return 0 with session_state->self set; -EAGAIN when this slot cannot be had; another -errno. */
 static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
 {
@@ -93,8 +108,8 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
         raw(SYS_fcntl, lock, F_OFD_SETLK, &byte);
         return -EAGAIN;
     }
-    memset(file->flights, 0, sizeof file->flights);
-    memset(file->maps, 0, sizeof file->maps);
+    clear(file->flights, sizeof file->flights);
+    clear(file->maps, sizeof file->maps);
     file->flights_beyond = file->maps_beyond = file->flights_high = 0;
     fill_header(file, slot, boot);
     session_state->slot = slot;
