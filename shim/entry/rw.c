@@ -169,7 +169,10 @@ static ssize_t with_view(const struct rw_call *call, int64_t offset, struct canc
     struct held_view held = {.cancel = cancel};
     struct active active;
     active_open(&active, clean_up_view, &held);
-    if (fd_view_open(&held.view, call->fd, (call->flags & RWF_NOWAIT) != 0) != 0) {
+    const bool nowait = (call->flags & RWF_NOWAIT) != 0;
+    const int error = offset == TRANSFER_FILE_OFFSET ? fd_view_open(&held.view, call->fd, nowait)
+                                                     : fd_view_open_at(&held.view, call->fd, nowait);
+    if (error != 0) {
         active_close(&active);
         return with_errno(-EAGAIN);
     }

@@ -94,19 +94,21 @@ static bool state_has(uint64_t word, unsigned states)
 }
 
 /* The fast path: a direct number, known. @return false: to be looked at more closely. */
-static inline bool open_direct(struct fd_view *view, int fd)
+static inline bool open_direct(struct fd_view *view, int fd, bool uses_offset)
 {
     const uint64_t word = fd_word(fd);
     if (fd_word_state(word) != FD_DIRECT || process_is_foreign())
         return false;
     struct file *file = fd_word_file(word);
-    struct offset *offset = fd_word_offset(word);
+    struct offset *offset = uses_offset ? fd_word_offset(word) : NULL;
     file_hold(file);
     if (offset)
         offset_hold(offset);
     /* As in fd_word_hold. */
     if (fd_word(fd) != word) {
-        fd_word_drop(word);
+        file_release(file);
+        if (offset)
+            offset_release(offset);
         return false;
     }
     *view = (struct fd_view){
@@ -116,7 +118,7 @@ static inline bool open_direct(struct fd_view *view, int fd)
 
 int fd_view_open(struct fd_view *view, int fd, bool nowait)
 {
-    if (open_direct(view, fd)) {
+    if (open_direct(view, fd, true)) {
         guard_thread(); /* the request will touch the file's map */
         return 0;
     }
@@ -150,6 +152,14 @@ int fd_view_open(struct fd_view *view, int fd, bool nowait)
             return fd_classify(view, nowait);
         }
     }
+}
+
+int fd_view_open_at(struct fd_view *view, int fd, bool nowait)
+{
+    if (!open_direct(view, fd, false))
+        return fd_view_open(view, fd, nowait);
+    guard_thread();
+    return 0;
 }
 
 bool fd_leads_to(int fd, const struct file *file, enum fd_state state, unsigned flags)

@@ -101,6 +101,9 @@ struct fd_view {
 int fd_view_open(struct fd_view *view, int fd, bool nowait);
 void fd_view_close(struct fd_view *view);
 
+/* fd_view_open for a request that does not use the file offset: view->offset may be NULL. */
+int fd_view_open_at(struct fd_view *view, int fd, bool nowait);
+
 /* Is the entry still the one that was looked up? If not, the number was closed or replaced under the request. */
 static inline bool fd_view_is_current(const struct fd_view *view)
 {
