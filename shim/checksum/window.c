@@ -59,21 +59,36 @@ static void stamp(_Atomic int64_t *where, int64_t time)
         atomic_store_explicit(where, time, memory_order_relaxed);
 }
 
+/*
+ * The kernel stamps a file with the coarse clock of some moment during the call, or, on file systems with multigrain
+ * timestamps, with the fine clock. The coarse clock can lag behind by more than a tick when a virtual processor is held
+ * up, so the end of the window is taken from the fine one, rounded up to spare the header's cache line.
+ */
+int64_t window_fine_now(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
+void window_renew_to(struct map *map, int64_t issued, int64_t over)
+{
+    stamp(&map->header->window_issue, issued);
+    window_extend_to(map, over);
+}
+
 void window_renew(struct map *map, int64_t issued)
 {
-    /*
-     * The kernel stamps a file with the coarse clock of some moment during the call, or, on file systems with multigrain
-     * timestamps, with the fine clock. The coarse clock can lag behind by more than a tick when a virtual processor is held
-     * up, so the end of the window is taken from the fine one, rounded up to spare the header's cache line.
-     */
-    stamp(&map->header->window_issue, issued);
-    window_extend(map);
+    window_renew_to(map, issued, window_fine_now());
 }
 
 void window_extend(struct map *map)
 {
+    window_extend_to(map, window_fine_now());
+}
+
+void window_extend_to(struct map *map, int64_t over)
+{
     _Atomic int64_t *completion = &map->header->window_completion;
-    int64_t time = (read_clock(CLOCK_REALTIME) / ROUND_TO + 1) * ROUND_TO;
+    int64_t time = (over / ROUND_TO + 1) * ROUND_TO;
     int64_t seen = atomic_load_explicit(completion, memory_order_relaxed);
     /* Only forward, so that a thread held up before it stores takes nothing back; unless the clock was stepped back. */
     while ((seen < time || seen > time + STEPPED_BACK) &&

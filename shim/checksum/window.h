@@ -21,6 +21,11 @@ void window_renew(struct map *map, int64_t issued);
 /* A write was refused: the kernel may have moved mtime all the same. The window becomes longer, not later. */
 void window_extend(struct map *map);
 
+/* Both, by somebody who knows when the write was over: at `over`, by window_fine_now(), at the latest. */
+int64_t window_fine_now(void);
+void window_renew_to(struct map *map, int64_t issued, int64_t over);
+void window_extend_to(struct map *map, int64_t over);
+
 /*
  * After a power cut with writes of ours not yet flushed: neither the header's window nor the file's mtime need be the last ones. The window
  * is made to reach mtime, up to a minute either way: what is dirty longer than that is written back.

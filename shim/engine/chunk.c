@@ -308,11 +308,12 @@ void chunk_complete(struct chunk *chunk, ssize_t result, bool certain)
             forget(chunk);
         else
             publish_to(chunk, (uint64_t)chunk->offset + (uint64_t)result);
+        const int64_t over = chunk->over ? chunk->over : window_fine_now();
         /* A request that failed may not have come as far as moving the file's times: a cancelled one has not. */
         if (result < 0 || issue_wrote_nothing(result, chunk->flags))
-            window_extend(&chunk->view->file->map);
+            window_extend_to(&chunk->view->file->map, over);
         else
-            window_renew(&chunk->view->file->map, chunk->issued);
+            window_renew_to(&chunk->view->file->map, chunk->issued, over);
         announce_close(&chunk->announcement);
     }
     pool_give(&chunk->pages);

@@ -38,6 +38,7 @@ struct chunk {
     struct announcement announcement;
     uint64_t whole_first, whole_end; /* blocks announced whole */
     int64_t looked, issued;          /* times: look_before_write's, or 0; and when it was issued */
+    int64_t over;                    /* window_fine_now when it was known to be over; 0: when it is completed */
     const struct offset_use *use;    /* of the file offset, by requests that use it */
     struct landing landing;
     unsigned edges;

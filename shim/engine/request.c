@@ -133,7 +133,7 @@ static int prepare_write(struct request *request, const struct request_call *cal
     struct chunk *chunk = &request->chunk;
     begin(request, REQUEST_WRITE);
     if (has_map && !is_nowait(request) && view->fd >= 0)
-        look_before_write(view);
+        chunk->looked = look_before_write(view);
     chunk->view = view;
     chunk->asked = chunk->length = request->asked;
     chunk->offset = call->offset;

@@ -103,7 +103,7 @@ void aio_learn_whether_current(struct slot *slot);
 
 /* ---- aio_reap.c ---- */
 
-/* Turn an event of the kernel's into the program's. */
-void aio_finish(struct aio *aio, struct io_event *event);
+/* Turn an event of the kernel's into the program's. *over: window_fine_now() since the kernel told of it, or 0: to be asked if it is needed. */
+void aio_finish(struct aio *aio, struct io_event *event, int64_t *over);
 
 #endif

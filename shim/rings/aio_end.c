@@ -24,8 +24,9 @@ static void reap_ours(struct aio *aio, bool put)
     /* Acquire: pairs with the release of whoever finishes the last. */
     for (int idle = 0; atomic_load_explicit(&aio->ours, memory_order_acquire) > 0 && idle < IDLE_WAITS; idle++) {
         const long count = raw(SYS_io_getevents, aio->real, 1, AIO_CHUNK, events, &wait);
+        int64_t over = 0;
         for (long i = 0; i < count; i++)
-            aio_finish(aio, &events[i]);
+            aio_finish(aio, &events[i], &over);
         if (count > 0)
             idle = 0;
         if (count > 0 && put) {

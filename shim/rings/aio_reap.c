@@ -12,6 +12,7 @@
 #include "base/return_stack.h"
 #include "bounce/copy.h"
 #include "bounce/guard.h"
+#include "checksum/window.h"
 #include "engine/active.h"
 #include "engine/cancel.h"
 #include "rings/aio.h"
@@ -31,13 +32,18 @@ static void give_slot(struct aio *aio, struct slot *slot, struct io_event *event
     slot_give(slot);
 }
 
-void aio_finish(struct aio *aio, struct io_event *event)
+void aio_finish(struct aio *aio, struct io_event *event, int64_t *over)
 {
     struct slot *slot = aio_slot_of(aio, event->obj);
     if (!slot)
         return;
     aio_learn_whether_current(slot);
     int64_t result = slot->refusal;
+    if (slot->refusal == SLOT_NO_REFUSAL && slot->request.kind == REQUEST_WRITE) {
+        if (*over == 0)
+            *over = window_fine_now();
+        slot->request.chunk.over = *over;
+    }
     if (slot->refusal == SLOT_NO_REFUSAL)
         result = request_complete(&slot->request, event->res);
     give_slot(aio, slot, event, result);
@@ -188,10 +194,11 @@ static long take_from_kernel(struct reap *reap, unsigned least, unsigned most, s
     reap->count = result > 0 ? (unsigned)result : 0;
     atomic_signal_fence(memory_order_seq_cst);
     reap->asked = 0;
+    int64_t over = 0;
     while (reap->finished < reap->count) {
         reap->finishing = true;
         atomic_signal_fence(memory_order_seq_cst);
-        aio_finish(reap->aio, &reap->events[reap->finished]);
+        aio_finish(reap->aio, &reap->events[reap->finished], &over);
         atomic_signal_fence(memory_order_seq_cst);
         reap->finishing = false;
         reap->finished++;
@@ -253,6 +260,7 @@ static void clean_up(void *argument)
     struct reap *reap = argument;
     if (reap->sleeping)
         wake(reap);
+    int64_t over = 0;
     while (reap->count < reap->asked && reap->events[reap->count].obj != 0)
         reap->count++;
     for (; reap->finished < reap->count; reap->finished++) {
@@ -261,7 +269,7 @@ static void clean_up(void *argument)
         if (reap->finishing && slot)
             give_slot(reap->aio, slot, event, -EINTR);
         else
-            aio_finish(reap->aio, event);
+            aio_finish(reap->aio, event, &over);
         reap->finishing = false;
     }
     put_back(reap);
@@ -359,8 +367,9 @@ static void pump_with_turn(struct aio *aio)
         const long count = room == 0 ? 0 : raw(SYS_io_getevents, aio->real, 0, room, events, &no_time);
         if (count <= 0)
             return;
+        int64_t over = 0;
         for (long i = 0; i < count; i++)
-            aio_finish(aio, &events[i]);
+            aio_finish(aio, &events[i], &over);
         aio_shadow_put(aio, events, (unsigned)count);
         atomic_fetch_sub_explicit(&aio->in_kernel, (int32_t)count, memory_order_relaxed);
     }

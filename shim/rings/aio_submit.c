@@ -14,6 +14,7 @@
 
 #include "base/raw.h"
 #include "base/return_stack.h"
+#include "base/stats.h"
 #include "bounce/copy.h"
 #include "engine/active.h"
 #include "engine/cancel.h"
@@ -130,7 +131,7 @@ static int stage_ours(struct batch *batch, int i, struct iocb *theirs, const str
         return -EAGAIN;
     struct fd_view view;
     const int fd = (int)iocb->aio_fildes;
-    int road = fd_view_open(&view, fd, (call->flags & RWF_NOWAIT) != 0);
+    int road = fd_view_open_at(&view, fd, (call->flags & RWF_NOWAIT) != 0);
     const uint64_t word = road == 0 ? view.word : 0;
     if (road == 0)
         road = request_prepare(&slot->request, &view, call);
@@ -150,6 +151,16 @@ static int stage_ours(struct batch *batch, int i, struct iocb *theirs, const str
     return 0;
 }
 
+static bool passes(const struct request_call *call, int fd)
+{
+    if (call->is_write ? fd_writes_pass(fd) : fd_reads_pass(fd))
+        return true;
+    if (fd_word_state(fd_word(fd)) != FD_EXCLUDED)
+        return false;
+    stats_add(STAT_passed_through, 1);
+    return true;
+}
+
 /* @return 0, or -EAGAIN: the batch ends before it. */
 static int stage(struct batch *batch, int i, struct iocb *theirs)
 {
@@ -159,7 +170,7 @@ static int stage(struct batch *batch, int i, struct iocb *theirs)
     batch->staged[i].slot = NULL;
     int error = 0;
     if (copy_from_user(&iocb, theirs, sizeof iocb) == sizeof iocb && describe(&call, &iocb) &&
-        !(call.is_write ? fd_writes_pass((int)iocb.aio_fildes) : fd_reads_pass((int)iocb.aio_fildes)))
+        !passes(&call, (int)iocb.aio_fildes))
         error = stage_ours(batch, i, theirs, &iocb, &call);
     if (error != 0)
         return error;
