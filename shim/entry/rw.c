@@ -20,10 +20,10 @@
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
-/* Direct, but to be left alone: counted. */
+/* Direct, but to be left alone: counted. A thread's first one is counted on the slow way round. */
 static inline bool passes_excluded(int fd)
 {
-    if (fd_word_state(fd_word(fd)) != FD_EXCLUDED)
+    if (fd_word_state(fd_word(fd)) != FD_EXCLUDED || stats_my_shard == 0)
         return false;
     stats_add(STAT_passed_through, 1);
     return true;
@@ -189,7 +189,7 @@ static ssize_t with_view(const struct rw_call *call, int64_t offset, struct canc
     return result;
 }
 
-__attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
+static inline ssize_t slow(const struct rw_call *call)
 {
     int64_t offset;
     bool passes = false;
@@ -202,88 +202,103 @@ __attribute__((noinline)) ssize_t rw_slow(const struct rw_call *call)
     return passes ? pass_on(call) : result;
 }
 
+ssize_t rw_slow(const struct rw_call *call)
+{
+    return slow(call);
+}
+
+/* Jumped to by what follows, so that calls that pass need no stack. */
+static __attribute__((noinline)) ssize_t single(int fd, void *buffer, size_t length, off_t offset, enum rw_form form)
+{
+    return slow(&(struct rw_call){.form = form,
+                                  .is_write = form == RW_WRITE || form == RW_PWRITE,
+                                  .fd = fd,
+                                  .buffer = buffer,
+                                  .length = length,
+                                  .offset = offset});
+}
+
+static __attribute__((noinline)) ssize_t vectored(int fd, const struct iovec *vector, int count, off_t offset,
+                                                  int flags, enum rw_form form)
+{
+    return slow(&(struct rw_call){.form = form,
+                                  .is_write = form == RW_WRITEV || form == RW_PWRITEV || form == RW_PWRITEV2,
+                                  .buffer_is_vector = true,
+                                  .fd = fd,
+                                  .vector = vector,
+                                  .count = count,
+                                  .offset = offset,
+                                  .flags = flags});
+}
+
 EXPORT ssize_t read(int fd, void *buffer, size_t length)
 {
     if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.read(fd, buffer, length);
-    return rw_slow(&(struct rw_call){.form = RW_READ, .fd = fd, .buffer = buffer, .length = length});
+    return single(fd, buffer, length, 0, RW_READ);
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t length)
 {
     if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.write(fd, buffer, length);
-    return rw_slow(&(struct rw_call){.form = RW_WRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length});
+    return single(fd, (void *)(uintptr_t)buffer, length, 0, RW_WRITE);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
 {
     if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.pread(fd, buffer, length, offset);
-    return rw_slow(&(struct rw_call){.form = RW_PREAD, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
+    return single(fd, buffer, length, offset, RW_PREAD);
 }
 
 EXPORT ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
 {
     if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwrite(fd, buffer, length, offset);
-    return rw_slow(&(struct rw_call){
-        .form = RW_PWRITE, .is_write = true, .fd = fd, .buffer = buffer, .length = length, .offset = offset});
-}
-
-static ssize_t vectored(enum rw_form form, bool is_write, int fd, const struct iovec *vector, int count, off_t offset,
-                        int flags)
-{
-    return rw_slow(&(struct rw_call){.form = form,
-                                     .is_write = is_write,
-                                     .buffer_is_vector = true,
-                                     .fd = fd,
-                                     .vector = vector,
-                                     .count = count,
-                                     .offset = offset,
-                                     .flags = flags});
+    return single(fd, (void *)(uintptr_t)buffer, length, offset, RW_PWRITE);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
     if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.readv(fd, vector, count);
-    return vectored(RW_READV, false, fd, vector, count, 0, 0);
+    return vectored(fd, vector, count, 0, 0, RW_READV);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
 {
     if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.writev(fd, vector, count);
-    return vectored(RW_WRITEV, true, fd, vector, count, 0, 0);
+    return vectored(fd, vector, count, 0, 0, RW_WRITEV);
 }
 
 EXPORT ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset)
 {
     if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.preadv(fd, vector, count, offset);
-    return vectored(RW_PREADV, false, fd, vector, count, offset, 0);
+    return vectored(fd, vector, count, offset, 0, RW_PREADV);
 }
 
 EXPORT ssize_t pwritev(int fd, const struct iovec *vector, int count, off_t offset)
 {
     if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwritev(fd, vector, count, offset);
-    return vectored(RW_PWRITEV, true, fd, vector, count, offset, 0);
+    return vectored(fd, vector, count, offset, 0, RW_PWRITEV);
 }
 
 EXPORT ssize_t preadv2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
 {
     if (likely(fd_reads_pass(fd)) || passes_excluded(fd))
         return next.preadv2(fd, vector, count, offset, flags);
-    return vectored(RW_PREADV2, false, fd, vector, count, offset, flags);
+    return vectored(fd, vector, count, offset, flags, RW_PREADV2);
 }
 
 EXPORT ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
 {
     if (likely(fd_writes_pass(fd)) || passes_excluded(fd))
         return next.pwritev2(fd, vector, count, offset, flags);
-    return vectored(RW_PWRITEV2, true, fd, vector, count, offset, flags);
+    return vectored(fd, vector, count, offset, flags, RW_PWRITEV2);
 }
 
 /* The fortified forms abort when the buffer is too small: the C library does that, with its own message. */
