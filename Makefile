@@ -287,7 +287,7 @@ check-apps: deps-build deps-check deps-apps
 	$(Q)$(RUN) apps -- $(T)
 
 check-asan check-tsan: check-%: deps-build deps-check
-	$(Q)$(MAKE) --no-print-directory VARIANT=$* BUILD=$(BUILD_$*) all tests
+	$(Q)$(MAKE) --no-print-directory VARIANT=$* BUILD=$(BUILD_$*) all examples tests
 	$(Q)CC='$(CC)' tests/run.sh --build $(BUILD_$*) --sanitizer $* unit shim -- $(T)
 
 check-valgrind: deps-build deps-check deps-lint

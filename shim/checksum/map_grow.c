@@ -212,13 +212,15 @@ bool map_covers(const struct map *map, uint64_t first, uint64_t blocks)
 
 /*
  * How many units beyond `end` to allocate for a sequential writer who has come to `unit`: as many as there are, in the same region, so that
- * a small file's map stays small; or a sixteenth of what is there, 1 MiB at most.
+ * a small file's map stays small, and three at most: a map may take 64 KiB more than its blocks' words; or a sixteenth of what is there, 1 MiB
+ * at most.
  */
 static uint64_t units_ahead(uint64_t unit, uint64_t end)
 {
-    uint64_t sixteenth = unit / 16 < 64 ? unit / 16 : 64;
+    uint64_t ahead = unit < 3 ? unit : 3, sixteenth = unit / 16 < 64 ? unit / 16 : 64;
     uint64_t in_region = UNITS_PER_REGION - 1 - (end - 1) % UNITS_PER_REGION;
-    uint64_t ahead = unit < in_region ? unit : in_region;
+    if (ahead > in_region)
+        ahead = in_region;
     return ahead > sixteenth ? ahead : sixteenth;
 }
 
