@@ -17,6 +17,7 @@ static inline void clear(void *memory, size_t bytes)
     size_t done = 0;
     __asm__("" : "+r"(zero)); /* a loop that is known to store zeros would become memset */
     const pair zeros = {zero, zero};
+#pragma GCC unroll 16
     for (; done + sizeof zeros <= bytes; done += sizeof zeros)
         memcpy((char *)memory + done, &zeros, sizeof zeros);
     if (done < bytes)

@@ -8,7 +8,12 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#if __has_include(<sys/single_threaded.h>)
 #include <sys/single_threaded.h>
+#define CANCEL_ALONE __libc_single_threaded
+#else
+#define CANCEL_ALONE false
+#endif
 
 #include "engine/active.h"
 
@@ -37,7 +42,7 @@ static inline struct cancel cancel_hold(void)
 {
     struct cancel before = {.type = PTHREAD_CANCEL_DEFERRED};
     /* When the only thread of a process is cancelled (by itself, in a handler), nothing is left to leak. */
-    before.alone = __libc_single_threaded;
+    before.alone = CANCEL_ALONE;
     if (before.alone)
         return before;
     pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before.type);

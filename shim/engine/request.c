@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <sys/uio.h>
 
-#include "base/clear.h"
 #include "base/config.h"
 #include "base/stats.h"
 #include "engine/active.h"
@@ -69,7 +68,7 @@ static void begin(struct request *request, enum request_kind kind)
     request->landing.mutation.map = NULL;
     request->pages.base = NULL;
     if (kind == REQUEST_WRITE)
-        clear(&request->chunk, sizeof request->chunk);
+        chunk_clear(&request->chunk);
     atomic_signal_fence(memory_order_seq_cst);
     request->kind = kind;
 }

@@ -107,8 +107,11 @@ static ssize_t write_chunks(const struct fd_view *view, const struct transfer *t
         size_t left = transfer->length - done;
         size_t wanted = in_one || left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK;
         struct chunk chunk;
-        chunk_begin(&chunk, view, wanted, by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done,
-                    transfer->flags);
+        chunk_clear(&chunk);
+        chunk.view = view;
+        chunk.asked = chunk.length = wanted;
+        chunk.offset = by_file_offset ? TRANSFER_FILE_OFFSET : transfer->offset + (int64_t)done;
+        chunk.flags = transfer->flags;
         chunk.use = by_file_offset ? use : NULL;
         chunk.accounting = !has_map ? ACCOUNT_NONE : appends ? ACCOUNT_LANDING : ACCOUNT_ANNOUNCED;
         chunk.looked = done == 0 ? looked : 0;
