@@ -102,8 +102,10 @@ static unsigned take(void)
                    (unsigned long long)number);
         struct asked *request = &asked[number];
         request->seen = true;
-        check_that(cqe->res == (int)request->length || (!request->is_write && cqe->res == -EINTR), "%s told %d",
-                   request->is_write ? "a write is" : "a read is", cqe->res);
+        /* Signals may also keep the kernel from making a worker: io_wq_create_worker gives up after three, and what was queued is cancelled. */
+        check_that(cqe->res == (int)request->length || cqe->res == -ECANCELED ||
+                       (!request->is_write && cqe->res == -EINTR),
+                   "%s told %d", request->is_write ? "a write is" : "a read is", cqe->res);
         if (!request->is_write && cqe->res > 0)
             check_that(pattern_check(request->memory, request->length, SEED, request->offset) == request->length,
                        "other bytes are read");
@@ -255,6 +257,12 @@ static void run(const char *mode)
 
 START_TEST(jumping_out_of_a_wait_loses_no_completion)
 {
+    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
+
+    if (sanitizer && strcmp(sanitizer, "tsan") == 0) {
+        test_skip("ThreadSanitizer has handlers run inside atomic operations, which no signal interrupts");
+        return;
+    }
     run("--jump");
 }
 END_TEST
