@@ -10,6 +10,7 @@
 #include "base/stats.h"
 #include "base/step.h"
 #include "checksum/region.h"
+#include "checksum/sum_copy.h"
 #include "checksum/window.h"
 #include "engine/active.h"
 #include "engine/decide.h"
@@ -31,10 +32,28 @@ static uint64_t round_up(uint64_t bytes, uint64_t to)
 
 /* ---- prepare ---- */
 
-/* Copy one piece in, then sum and announce the blocks that are whole by now. @return bytes copied. */
+/* The piece's whole blocks, in one pass. @return bytes copied, summed and announced; what follows is copied first, and summed then. */
+static size_t sum_in(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length)
+{
+    uint64_t begin = (uint64_t)chunk->offset + at;
+    if (chunk->accounting != ACCOUNT_ANNOUNCED || begin % BLOCK_SIZE != 0)
+        return 0;
+    uint64_t sums[PIECE_BLOCKS];
+    const struct sum_copy work = {
+        .to = chunk->data + at, .blocks = length / BLOCK_SIZE, .first = begin / BLOCK_SIZE, .sums = sums};
+    size_t blocks = sum_copy_gather(&work, cursor);
+    announce_sums(&chunk->announcement, work.first, blocks, sums);
+    chunk->whole_end = work.first + blocks;
+    return blocks * BLOCK_SIZE;
+}
+
+/* Copy one piece in; sum and announce the blocks that are whole by now. @return bytes copied. */
 static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length)
 {
-    size_t copied = copy_gather(chunk->data + at, cursor, length);
+    size_t copied = sum_in(chunk, cursor, at, length);
+    if (copied == length)
+        return copied;
+    copied += copy_gather(chunk->data + at + copied, cursor, length - copied);
     if (chunk->accounting != ACCOUNT_ANNOUNCED)
         return copied;
     uint64_t end = ((uint64_t)chunk->offset + at + copied) / BLOCK_SIZE;
