@@ -109,6 +109,9 @@ START_TEST(a_view_of_a_direct_number_has_file_offset_and_flags)
         ck_assert_ptr_eq(view.file, file_of(fd));
         ck_assert_ptr_nonnull(view.offset);
         ck_assert(fd_view_is_current(&view));
+        ck_assert_int_eq(fd_view_open_at(&view, fd, false), 0);
+        ck_assert(view.file == file_of(fd) && !view.offset);
+        fd_view_close(&view);
     }
 }
 END_TEST

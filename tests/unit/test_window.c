@@ -269,6 +269,19 @@ START_TEST(a_window_moves_to_the_time_that_the_program_sets)
 }
 END_TEST
 
+START_TEST(a_window_reaches_to_when_the_write_is_known_to_be_over)
+{
+    set_window();
+    int64_t issued = window_now(), over = window_fine_now() + 5 * MILLISECOND;
+    window_renew_to(map, issued, over);
+    ck_assert_int_eq(map->header->window_issue, issued);
+    int64_t end = map->header->window_completion;
+    ck_assert(end > over && end <= over + MILLISECOND);
+    window_extend_to(map, over - 3 * MILLISECOND);
+    ck_assert_int_eq(map->header->window_completion, end);
+}
+END_TEST
+
 START_TEST(a_window_is_stale_100_ms_after_its_last_write)
 {
     map_fixture_new(&fixture, 1);
@@ -306,6 +319,7 @@ int main(int argc, char **argv)
         a_window_of_a_clock_that_was_stepped_back_is_given_up,
         an_extended_window_keeps_its_beginning,
         a_window_moves_to_the_time_that_the_program_sets,
+        a_window_reaches_to_when_the_write_is_known_to_be_over,
         a_window_is_stale_100_ms_after_its_last_write,
         NULL,
     };
