@@ -130,5 +130,5 @@ void uring_abandon(struct uring *ring)
 {
     uring_chain_drop(ring);
     slots_each(lose, ring);
-    atomic_store(&ring->in_flight, 0);
+    atomic_store(&ring->in_flight, atomic_load(&ring->ended));
 }

@@ -96,7 +96,7 @@ static __attribute__((noinline)) void begin(struct uring *ring)
         atomic_store(&ring->numbers, count_numbers(ring));
         ring->has_bounced = ring->has_drained = false;
         atomic_store(&ring->users, 1);
-        atomic_store(&ring->in_flight, 0);
+        atomic_store(&ring->in_flight, atomic_load(&ring->ended));
         atomic_store(&ring->chains, NULL);
         atomic_store(&ring->due, false);
         atomic_store(&ring->patient, 0);

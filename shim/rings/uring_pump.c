@@ -157,7 +157,9 @@ struct turn_taken {
     uint64_t signals;
     struct slot *slot;    /* the plain request that is being finished, or NULL */
     uint32_t index, tail; /* its entry in the kernel's queue, and its place in the shadow's */
-    uint32_t finished;    /* plain requests, not yet counted in ring->in_flight */
+    uint32_t before;      /* ring->ended, when the turn was taken */
+    uint64_t
+        finished; /* plain requests since, and, in the upper half, the index of the last one counted: changed by one store */
 };
 
 static void hold_cancellation(struct turn_taken *taken)
@@ -185,13 +187,9 @@ static void release_signals(struct turn_taken *taken)
 
 static void count_finished(struct turn_taken *taken)
 {
-    const uint32_t finished = taken->finished;
-    if (finished == 0)
-        return;
-    /* First: counted twice would be worse than not at all. */
-    taken->finished = 0;
-    atomic_signal_fence(memory_order_seq_cst);
-    atomic_fetch_sub_explicit(&taken->ring->in_flight, finished, memory_order_release);
+    /* A store: whoever jumps out of us does it once more. */
+    if ((uint32_t)taken->finished != 0)
+        atomic_store_explicit(&taken->ring->ended, taken->before + (uint32_t)taken->finished, memory_order_release);
 }
 
 static char *entry_of(const struct uring *ring, char *cqes, uint32_t index)
@@ -218,9 +216,12 @@ static void show(struct uring *ring, uint32_t index, uint32_t tail)
 static void give_slot(struct turn_taken *taken)
 {
     struct slot *slot = taken->slot;
+    /* Whoever jumps out of us comes here once more. */
+    if ((uint32_t)taken->finished == 0 || (uint32_t)(taken->finished >> 32) != taken->index)
+        taken->finished = (uint64_t)taken->index << 32 | ((uint32_t)taken->finished + 1);
+    atomic_signal_fence(memory_order_seq_cst);
     taken->slot = NULL;
     atomic_signal_fence(memory_order_seq_cst);
-    taken->finished++;
     slot_give(slot);
 }
 
@@ -361,6 +362,7 @@ static enum turn pump_once(struct uring *ring, bool waits, bool *moved)
     while (waits && turn == TURN_OTHERS && is_behind(ring))
         turn = await_turn(ring, self);
     if (turn == TURN_TAKEN) {
+        taken.before = atomic_load_explicit(&ring->ended, memory_order_relaxed);
         *moved = move_all(&taken);
         give_turn(ring);
     }

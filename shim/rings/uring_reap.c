@@ -51,7 +51,7 @@ static uint32_t wait_for_all(struct uring *ring)
         const uint32_t seen = uring_real_tail(ring);
         uring_pump_through(ring);
         make_room(ring);
-        const uint32_t left = atomic_load(&ring->in_flight);
+        const uint32_t left = uring_in_flight(ring);
         if (left == 0)
             return 0;
         if (left != before)
@@ -59,7 +59,7 @@ static uint32_t wait_for_all(struct uring *ring)
         before = left;
         stalled += step(ring, seen);
     }
-    return atomic_load(&ring->in_flight);
+    return uring_in_flight(ring);
 }
 
 /* What is kept back is never submitted: if the right can be had, within a moment. One who has it may be held up by a handler of the program's. */
@@ -82,7 +82,7 @@ void uring_reap(struct uring *ring)
     uint64_t saved;
     if (uring_is_holding(ring))
         give_up_kept_back(ring);
-    if (atomic_load(&ring->in_flight) == 0)
+    if (uring_in_flight(ring) == 0)
         return;
     process_hold_signals(&saved);
     uint32_t left = wait_for_all(ring);

@@ -89,7 +89,8 @@ struct uring {
     _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
     _Atomic(struct uring_registered *) registered;
     int pid;                      /* whose it is */
-    _Atomic uint32_t in_flight;   /* slots that the kernel has */
+    _Atomic uint32_t in_flight;   /* slots that the kernel has, and `ended` */
+    _Atomic uint32_t ended;       /* plain requests ever finished; changed by who pumps */
     _Atomic bool due;             /* some chain may go on: uring_release has work */
     _Atomic uint32_t patient;     /* threads that may sleep until there are several completions, or once have */
     bool has_bounced;             /* some request was; submission right */
@@ -98,6 +99,13 @@ struct uring {
     _Atomic bool joined;          /* this process is a member: uring_share.c */
     _Atomic bool has_pump_thread; /* uring_thread.c */
 };
+
+/* Slots that the kernel has; for a moment too many. */
+static inline uint32_t uring_in_flight(struct uring *ring)
+{
+    const uint32_t ended = atomic_load(&ring->ended); /* first: it only grows, as far as the other does */
+    return atomic_load(&ring->in_flight) - ended;
+}
 
 static inline struct io_uring_sqe *uring_sqe(char *sqes, size_t size, uint32_t index)
 {

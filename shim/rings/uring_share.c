@@ -58,14 +58,13 @@ bool uring_is_orphan(const struct uring *ring, uint64_t tag)
 void uring_serve_shared(struct uring *ring)
 {
     if (atomic_load_explicit(&ring->control->shared, memory_order_relaxed) &&
-        !atomic_load_explicit(&ring->has_pump_thread, memory_order_relaxed) &&
-        atomic_load_explicit(&ring->in_flight, memory_order_relaxed) != 0)
+        !atomic_load_explicit(&ring->has_pump_thread, memory_order_relaxed) && uring_in_flight(ring) != 0)
         uring_thread_serve(ring);
 }
 
 static void serve_what_is_in_flight(struct uring *ring)
 {
-    if (atomic_load(&ring->in_flight) != 0)
+    if (uring_in_flight(ring) != 0)
         uring_thread_serve(ring);
 }
 
