@@ -39,10 +39,9 @@ static void reap_ours(struct aio *aio, bool put)
     }
 }
 
-static void lose(struct slot *slot, void *aio)
+static void lose(struct slot *slot, void *unused)
 {
-    if (slot->role != SLOT_AIO || slot->aio.aio != aio)
-        return;
+    (void)unused;
     if (slot->refusal == SLOT_NO_REFUSAL)
         request_lose(&slot->request);
     slot_give(slot);
@@ -56,7 +55,7 @@ static void lose_rest(struct aio *aio)
     for (int i = 0; i < 1000 && atomic_load_explicit(&aio->submitters, memory_order_acquire) > 0; i++)
         raw(SYS_nanosleep, &moment, NULL);
     if (atomic_load_explicit(&aio->submitters, memory_order_acquire) == 0)
-        slots_each(lose, aio);
+        slots_each(aio, lose, NULL);
 }
 
 long aio_destroy(aio_context_t context)

@@ -145,6 +145,7 @@ static int stage_ours(struct batch *batch, int i, struct iocb *theirs, const str
         fill(slot, call);
     else
         make_voice(slot, call, road);
+    slot_own(slot, batch->aio);
     clear_key(theirs, iocb);
     batch->list[i] = &slot->aio.iocb;
     batch->staged[i] = (struct staged){.slot = slot, .word = word, .fd = fd, .flags = call->flags};

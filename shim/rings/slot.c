@@ -163,6 +163,7 @@ struct slot *slot_take(void)
     if (number == 0)
         return NULL;
     struct slot *slot = &slots->places[number - 1].slot;
+    atomic_store_explicit(&slot->owner, NULL, memory_order_relaxed);
     slot->role = SLOT_REQUEST;
     slot->refusal = SLOT_NO_REFUSAL;
     slot->next = NULL;
@@ -225,25 +226,28 @@ bool slot_is_of(uint64_t tag, int pid)
     return tag >> TAG_SHIFT == bits_of(pid);
 }
 
-void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument)
+static uint32_t slots_used(const struct slot_table *slots)
 {
-    struct slot_table *slots = table_now();
-    uint32_t used = slots ? atomic_load_explicit(&slots->used, memory_order_relaxed) : 0;
-    for (uint32_t i = 0; i < used; i++)
-        if (atomic_load_explicit(&slots->places[i].slot.in_use, memory_order_acquire))
-            visit(&slots->places[i].slot, argument);
+    return slots ? atomic_load_explicit(&slots->used, memory_order_relaxed) : 0;
 }
 
-static void count(struct slot *slot, void *taken)
+void slots_each(const void *owner, void (*visit)(struct slot *slot, void *argument), void *argument)
 {
-    (void)slot;
-    ++*(unsigned *)taken;
+    struct slot_table *slots = table_now();
+    for (uint32_t i = 0; i < slots_used(slots); i++) {
+        struct slot *slot = &slots->places[i].slot;
+        if (atomic_load_explicit(&slot->in_use, memory_order_acquire) &&
+            atomic_load_explicit(&slot->owner, memory_order_acquire) == owner)
+            visit(slot, argument);
+    }
 }
 
 unsigned slots_taken(void)
 {
+    struct slot_table *slots = table_now();
     unsigned taken = 0;
-    slots_each(count, &taken);
+    for (uint32_t i = 0; i < slots_used(slots); i++)
+        taken += atomic_load_explicit(&slots->places[i].slot.in_use, memory_order_acquire);
     return taken;
 }
 

@@ -89,6 +89,8 @@ struct uring_chain {
 
 struct slot {
     _Atomic uint32_t in_use;
+    _Atomic(const void *)
+        owner; /* its ring or context, from the moment that the slot says so (slot_own); NULL before */
     uint64_t tag;
     _Atomic uint64_t handed; /* slot_hand_over. slot_take leaves it alone */
     enum slot_role role;
@@ -112,6 +114,13 @@ bool slots_prepare(void);
  */
 struct slot *slot_take(void);
 void slot_give(struct slot *slot);
+
+/* It is `owner`'s from here on, with all that has been written in it. */
+static inline void slot_own(struct slot *slot, const void *owner)
+{
+    /* Release: pairs with slots_each. */
+    atomic_store_explicit(&slot->owner, owner, memory_order_release);
+}
 
 /* The slot in use that `tag` stands for, or NULL. */
 struct slot *slot_of(uint64_t tag);
@@ -138,8 +147,8 @@ void slot_leave_word(struct slot *slot, uint64_t handed, bool current);
 enum slot_word slot_word(const struct slot *slot);
 bool slot_is_in_kernel(const struct slot *slot);
 
-/* Call `visit(slot, argument)` for every slot in use; it may give the slot back. Slots that come or go meanwhile are visited or not. */
-void slots_each(void (*visit)(struct slot *slot, void *argument), void *argument);
+/* Call `visit(slot, argument)` for every slot of `owner`; it may give the slot back. Slots that come or go meanwhile are visited or not. */
+void slots_each(const void *owner, void (*visit)(struct slot *slot, void *argument), void *argument);
 
 /* Can it be a tag of process `pid`? */
 bool slot_is_of(uint64_t tag, int pid);

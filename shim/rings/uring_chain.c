@@ -269,6 +269,7 @@ static struct uring_chain *keep_back(struct uring *ring, uint32_t position, uint
         slot->uring.ring = ring;
         slot->uring.user_data = sqe->user_data;
         memcpy(slot->uring.sqe, sqe, ring->sqe_size);
+        slot_own(slot, ring);
         *end = slot;
         end = &slot->next;
         chain->length++;

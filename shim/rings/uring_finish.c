@@ -95,7 +95,6 @@ enum uring_finish uring_finish(struct uring *ring, struct io_uring_cqe *told)
 /* ---- the slots of a ring ---- */
 
 struct search {
-    const struct uring *ring;
     uint64_t user_data;
     struct slot *found;
 };
@@ -104,21 +103,21 @@ static void compare(struct slot *slot, void *argument)
 {
     struct search *search = argument;
     const bool in_kernel = slot->role == SLOT_REQUEST || slot->role == SLOT_FOLLOWED || slot->role == SLOT_VOICE;
-    if (in_kernel && slot->uring.ring == search->ring && slot->uring.user_data == search->user_data &&
-        slot_is_in_kernel(slot))
+    if (in_kernel && slot->uring.user_data == search->user_data && slot_is_in_kernel(slot))
         search->found = slot;
 }
 
 uint64_t uring_name_in_kernel(const struct uring *ring, uint64_t user_data)
 {
-    struct search search = {.ring = ring, .user_data = user_data};
-    slots_each(compare, &search);
+    struct search search = {.user_data = user_data};
+    slots_each(ring, compare, &search);
     return search.found ? slot_tag(search.found) : user_data;
 }
 
-static void lose(struct slot *slot, void *ring)
+static void lose(struct slot *slot, void *unused)
 {
-    if (slot->role == SLOT_CHAIN || slot->role == SLOT_OVER || slot->uring.ring != ring)
+    (void)unused;
+    if (slot->role == SLOT_OVER)
         return;
     if (slot->request.kind != REQUEST_NONE)
         request_lose(&slot->request);
@@ -129,6 +128,6 @@ static void lose(struct slot *slot, void *ring)
 void uring_abandon(struct uring *ring)
 {
     uring_chain_drop(ring);
-    slots_each(lose, ring);
+    slots_each(ring, lose, NULL);
     atomic_store(&ring->in_flight, atomic_load(&ring->ended));
 }

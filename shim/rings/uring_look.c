@@ -126,6 +126,7 @@ static int ask(struct uring *ring, struct uring_registered *table, int fd, unsig
         return -EAGAIN;
     slot->role = SLOT_LOOK;
     slot->uring.ring = ring;
+    slot_own(slot, ring);
     slot->uring.follow.done = answered;
     const uint64_t tag = slot_tag(slot);
     atomic_store(&table->answer, REGISTERED_NO_ANSWER);

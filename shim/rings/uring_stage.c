@@ -179,6 +179,7 @@ static bool stage_read_or_write(struct uring *ring, struct slot **slot, struct i
         return false;
     }
     (*slot)->uring.ring = ring;
+    slot_own(*slot, ring);
     if (error != 0)
         speak(*slot, real, error, in_piece);
     else
@@ -245,6 +246,7 @@ static bool stage_other(struct uring *ring, struct slot **slot, struct io_uring_
     if (!*slot && !(*slot = slot_take()))
         return false;
     (*slot)->uring.ring = ring;
+    slot_own(*slot, ring);
     uring_follow(ring, *slot, real);
     return true;
 }
@@ -257,6 +259,7 @@ static void remember(struct slot *slot, struct uring *ring, const struct io_urin
     slot->uring.heads_piece = heads_piece;
     if ((const void *)sqe != slot->uring.sqe)
         URING_COPY(slot->uring.sqe, sqe, ring->sqe_size, 64);
+    slot_own(slot, ring);
 }
 
 struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_entry *entry)
@@ -316,6 +319,7 @@ struct uring_staged *uring_stage_gate(struct uring_batch *batch, struct uring_ch
     real->user_data = slot_tag(slot);
     slot->role = SLOT_GATE;
     slot->uring.ring = batch->ring;
+    slot_own(slot, batch->ring);
     slot->uring.chain = chain;
     return add(batch, slot);
 }

@@ -166,12 +166,9 @@ END_TEST
 
 START_TEST(a_thread_that_sleeps_is_woken_while_others_poll)
 {
-    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
 
-    if (sanitizer && strcmp(sanitizer, "tsan") == 0) {
-        test_skip("ThreadSanitizer sees no atomic operation of what its own poll calls");
+    if (test_skipped_under("tsan", "ThreadSanitizer sees no atomic operation of what its own poll calls"))
         return;
-    }
     relay_by_every_door(true);
 }
 END_TEST

@@ -243,6 +243,9 @@ static void run(const char *mode, const char *flags)
     struct test_fs fs[TEST_FS_MAX];
     size_t count = test_filesystems(fs);
 
+    if (test_skipped_under("tsan",
+                           "ThreadSanitizer has handlers run inside atomic operations, which no signal interrupts"))
+        return;
     for (size_t i = 0; i < count; i++) {
         if (strcmp(fs[i].name, "xfs") != 0 && strcmp(fs[i].name, "ext4") != 0 && count > 1)
             continue;

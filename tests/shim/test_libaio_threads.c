@@ -317,6 +317,8 @@ static void play_comings(void)
 
 START_TEST(contexts_come_and_go_under_the_pump)
 {
+    if (test_skipped_under("tsan", "ThreadSanitizer does not see memory unmapped by system calls of our own"))
+        return;
     on_two(play_comings, DEPTH);
 }
 END_TEST

@@ -213,11 +213,9 @@ static void *suspend_for_ever(void *control)
 START_TEST(a_thread_is_cancelled_in_aio_suspend)
 {
     struct stuck stuck;
-    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
-    if (sanitizer && strcmp(sanitizer, "asan") == 0) {
-        test_skip("AddressSanitizer takes the stack frames that a cancellation leaves for still there");
+    if (test_skipped_under("asan",
+                           "AddressSanitizer takes the stack frames that a cancellation leaves for still there"))
         return;
-    }
     get_stuck(&stuck);
     for (int turn = 0; turn < 50; turn++) {
         pthread_t thread;

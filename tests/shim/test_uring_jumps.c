@@ -257,12 +257,10 @@ static void run(const char *mode)
 
 START_TEST(jumping_out_of_a_wait_loses_no_completion)
 {
-    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
 
-    if (sanitizer && strcmp(sanitizer, "tsan") == 0) {
-        test_skip("ThreadSanitizer has handlers run inside atomic operations, which no signal interrupts");
+    if (test_skipped_under("tsan",
+                           "ThreadSanitizer has handlers run inside atomic operations, which no signal interrupts"))
         return;
-    }
     run("--jump");
 }
 END_TEST

@@ -97,11 +97,8 @@ static void expect_same_child(const char *when, const char *name)
 
 void expect_same_without_and_with_shim(const char *name)
 {
-    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
-    if (sanitizer && strcmp(sanitizer, "tsan") == 0) {
-        test_skip("ThreadSanitizer has signal handling of its own");
+    if (test_skipped_under("tsan", "ThreadSanitizer has signal handling of its own"))
         return;
-    }
     expect_same_child("early", name);
     expect_same_child("late", name);
 }

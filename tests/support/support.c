@@ -37,6 +37,16 @@ void test_skip(const char *format, ...)
     fflush(stdout);
 }
 
+bool test_skipped_under(const char *sanitizer, const char *reason)
+{
+    const char *present = getenv("BOUNCEIO_TEST_SANITIZER");
+
+    if (!present || strcmp(present, sanitizer) != 0)
+        return false;
+    test_skip("%s", reason);
+    return true;
+}
+
 bool shim_is_loaded(void)
 {
     return dlsym(RTLD_DEFAULT, "bounceio_version") != NULL;

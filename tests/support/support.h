@@ -72,6 +72,9 @@ bool test_filesystem(const char *name, struct test_fs *fs);
 /* Print "skipped: ..." with the test's reason. */
 void test_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Is everything built with this sanitizer ("asan", "tsan")? Then the test is skipped, for that reason. */
+bool test_skipped_under(const char *sanitizer, const char *reason);
+
 /* "DIRECTORY/NAME" in one of 16 rotating buffers. */
 const char *path_in(const char *directory, const char *name);
 

@@ -151,11 +151,8 @@ static void fault_in_guarded_calls(int number)
 
 START_TEST(guarded_calls_nest_in_signal_handlers)
 {
-    const char *sanitizer = getenv("BOUNCEIO_TEST_SANITIZER");
-    if (sanitizer != NULL && strcmp(sanitizer, "tsan") == 0) {
-        test_skip("ThreadSanitizer blocks every signal in handlers");
+    if (test_skipped_under("tsan", "ThreadSanitizer blocks every signal in handlers"))
         return;
-    }
     install_guard();
     enum { LENGTH = 1 << 20 };
     unsigned char *bytes = mmap(NULL, LENGTH + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -98,17 +98,21 @@ static void count_and_give(struct slot *slot, void *count)
     slot_give(slot);
 }
 
-START_TEST(every_slot_in_use_is_visited_and_may_be_given_back_there)
+START_TEST(every_slot_of_an_owner_is_visited_and_may_be_given_back_there)
 {
+    static const char owner, another;
     unsigned visited = 0;
     struct slot *slots[10];
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 10; i++) {
         slots[i] = slot_take();
+        slot_own(slots[i], i < 6 ? &owner : &another);
+    }
     for (int i = 0; i < 10; i += 2)
         slot_give(slots[i]);
-    slots_each(count_and_give, &visited);
-    ck_assert_uint_eq(visited, 5);
-    ck_assert_uint_eq(slots_taken(), 0);
+    slot_take(); /* nobody's yet, though somebody's it was */
+    slots_each(&owner, count_and_give, &visited);
+    ck_assert_uint_eq(visited, 3);
+    ck_assert_uint_eq(slots_taken(), 3);
 }
 END_TEST
 
@@ -178,7 +182,7 @@ int main(int argc, char **argv)
                                   what_is_no_slot_s_address_is_no_tag,
                                   a_slot_that_was_used_comes_back_as_new,
                                   there_are_as_many_as_promised_and_all_are_different,
-                                  every_slot_in_use_is_visited_and_may_be_given_back_there,
+                                  every_slot_of_an_owner_is_visited_and_may_be_given_back_there,
                                   a_child_has_none_of_its_parent_s_but_knows_their_tags,
                                   threads_never_share_a_slot,
                                   NULL};
