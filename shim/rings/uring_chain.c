@@ -457,7 +457,7 @@ void uring_chain_undo(struct uring *ring, struct uring_staged *staged)
     struct slot *slot = staged->slot;
     if (slot && slot->request.kind != REQUEST_NONE)
         atomic_fetch_sub_explicit(&ring->in_flight, 1, memory_order_relaxed);
-    if (staged->was_held) {
+    if (slot && staged->was_held) { /* what was held back has one */
         uring_unstage(slot, true);
         slot->next = chain->first;
         chain->first = slot;

@@ -91,8 +91,8 @@ struct uring {
     int pid;                      /* whose it is */
     _Atomic uint32_t in_flight;   /* slots that the kernel has, and `ended` */
     _Atomic uint32_t ended;       /* plain requests ever finished; changed by who pumps */
-    _Atomic bool due;             /* some chain may go on: uring_release has work */
     _Atomic uint32_t patient;     /* threads that may sleep until there are several completions, or once have */
+    _Atomic bool due;             /* some chain may go on: uring_release has work */
     bool has_bounced;             /* some request was; submission right */
     bool has_silenced;            /* some entry was to skip its completion: from then on the kernel refuses to drain */
     bool has_drained;             /* the kernel was given a drained entry that the shim knew no reason to keep back */
