@@ -66,7 +66,7 @@ static void fill_header(struct session_file *file, unsigned slot, const uint64_t
  * Most of a session's tables is never used: a page that is zero is not written to, which would have it allocated, faulted in and later written to
  * the disk, for every process.
  */
-static void clear(void *memory, size_t bytes)
+static void clear_written(void *memory, size_t bytes)
 {
     static const char zeros[512];
     char *from = memory, *end = from + bytes;
@@ -108,8 +108,8 @@ static int take_slot(int lock, unsigned slot, const uint64_t boot[2])
         raw(SYS_fcntl, lock, F_OFD_SETLK, &byte);
         return -EAGAIN;
     }
-    clear(file->flights, sizeof file->flights);
-    clear(file->maps, sizeof file->maps);
+    clear_written(file->flights, sizeof file->flights);
+    clear_written(file->maps, sizeof file->maps);
     file->flights_beyond = file->maps_beyond = file->flights_high = 0;
     fill_header(file, slot, boot);
     session_state->slot = slot;

@@ -144,30 +144,18 @@ ssize_t part_finish(const struct part *part, struct extent *pages, ssize_t resul
     return error;
 }
 
-static bool read_bounced(const struct part *part, bool again, ssize_t *told)
+bool part_read_again(const struct part *part, ssize_t *told)
 {
     struct active_pages pages;
     *told = active_take(&pages, part_pages(part), is_nowait(part));
     if (*told != 0)
         return true;
     *told = issue_read(part->view->fd, pages.extent.base, part->length, part->offset, part->transfer->flags);
-    const bool reached = !again || fd_view_is_current(part->view);
+    const bool reached = fd_view_is_current(part->view);
     if (reached && *told > 0)
         *told = part_finish(part, &pages.extent, *told);
     active_give(&pages);
     return reached;
-}
-
-ssize_t part_read_bounced(const struct part *part)
-{
-    ssize_t told;
-    read_bounced(part, false, &told);
-    return told;
-}
-
-bool part_read_again(const struct part *part, ssize_t *told)
-{
-    return read_bounced(part, true, told);
 }
 
 ssize_t part_verify_end(const struct part *part, ssize_t told)

@@ -45,12 +45,9 @@ ssize_t part_finish(const struct part *part, struct extent *pages, ssize_t resul
 /* What the program is told after `told` bytes: if the file ended there, should it have, by its checksums? */
 ssize_t part_verify_end(const struct part *part, ssize_t told);
 
-/* All of it, blocking: read through pages, verify, copy out. @return bytes or -errno. */
-ssize_t part_read_bounced(const struct part *part);
-
 /*
- * The same after a read that was made before, by a number that is not held meanwhile. @return false when it was closed, and may have led to another
- * file: the caller's memory is as it was.
+ * All of it once more, blocking: read through pages, verify, copy out; after a read that was made before, by a number that is not held meanwhile.
+ * *told: bytes or -errno. @return false when the number was closed, and may have led to another file: the caller's memory is as it was.
  */
 bool part_read_again(const struct part *part, ssize_t *told);
 

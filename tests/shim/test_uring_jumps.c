@@ -257,7 +257,6 @@ static void run(const char *mode)
 
 START_TEST(jumping_out_of_a_wait_loses_no_completion)
 {
-
     if (test_skipped_under("tsan",
                            "ThreadSanitizer has handlers run inside atomic operations, which no signal interrupts"))
         return;
