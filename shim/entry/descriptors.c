@@ -211,19 +211,27 @@ EXPORT void closefrom(int first)
     errno = error;
 }
 
-/* Requests at the file offset and calls that move it keep clear of each other. */
+static void close_view(void *view)
+{
+    fd_view_close(view);
+}
+
+/* Requests at the file offset and calls that move it keep clear of each other. A handler may jump out of the wait. */
 static off_t seek_direct(int fd, off_t offset, int whence)
 {
-    struct fd_view view;
-    if (fd_view_open(&view, fd, true) != 0)
-        return next.lseek(fd, offset, whence);
+    struct fd_view view = {.fd = -1};
+    struct active active;
     struct active_offset held;
+    active_open(&active, close_view, &view);
+    if (fd_view_open(&view, fd, true) != 0) {
+        active_close(&active);
+        return next.lseek(fd, offset, whence);
+    }
     active_enter_seek(&held, view.offset);
     off_t result = next.lseek(fd, offset, whence);
-    int error = errno;
     active_exit(&held);
     fd_view_close(&view);
-    errno = error;
+    active_close(&active);
     return result;
 }
 
