@@ -16,6 +16,7 @@
 
 #include "base/process.h"
 #include "base/raw.h"
+#include "base/return_stack.h"
 #include "bounce/copy.h"
 #include "bounce/guard.h"
 #include "engine/active.h"
@@ -30,7 +31,9 @@ long uring_enter_real(const struct uring *ring, int fd, unsigned to_submit, unsi
                       const void *argument, size_t size)
 {
     (void)ring;
-    return raw(SYS_io_uring_enter, fd, to_submit, least, flags, argument, size);
+    long result = raw(SYS_io_uring_enter, fd, to_submit, least, flags, argument, size);
+    return_stack_repair();
+    return result;
 }
 
 /* ---- How long, and with what signal mask ---- */
