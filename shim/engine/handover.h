@@ -1,5 +1,5 @@
 /*
- * What a blocking read brought into our pages, given to the caller: summed on its way out, in one pass (checksum/sum_copy.h), as long as the blocks
+ * What a read, blocking or not, brought into our pages, given to the caller: summed on its way out, in one pass (checksum/sum_copy.h), as long as the blocks
  * agree with the map.
  *
  * Thread-safe, async-signal-safe; allocates nothing, takes no lock on its fast path, and holds none while the caller's memory is touched.

@@ -11,6 +11,7 @@
 #include "base/stats.h"
 #include "engine/active.h"
 #include "engine/detect.h"
+#include "engine/handover.h"
 #include "engine/issue.h"
 #include "engine/look.h"
 #include "engine/recover.h"
@@ -342,7 +343,7 @@ static ssize_t finish_read(struct request *request, ssize_t result)
     const struct part *part = &request->part;
     ssize_t told;
     if (!request->in_place)
-        return part_finish(part, &request->pages, result);
+        return handover(part, &request->pages, result);
     if (part_finish_in_place(part, result, &told))
         return told;
     /* The program may close the number, and use it again, at any moment: what was read at first then stands. */
