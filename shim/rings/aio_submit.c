@@ -18,6 +18,7 @@
 #include "bounce/copy.h"
 #include "engine/active.h"
 #include "engine/cancel.h"
+#include "engine/helping.h"
 #include "files/descriptor.h"
 #include "rings/aio.h"
 #include "rings/aio_context.h"
@@ -40,6 +41,8 @@ struct batch {
     struct slot *staging; /* a slot whose request is just being prepared */
     int first, count;     /* [first, count) is ours; while the kernel is being called: nobody knows whose */
     int called;           /* requests that the kernel is just given */
+    bool is_prompt;       /* the file is in memory, say: requests are over when the call is */
+    struct helping helping;
     struct staged staged[BATCH];
     struct iocb *list[BATCH]; /* what the kernel gets */
 };
@@ -146,6 +149,7 @@ static int stage_ours(struct batch *batch, int i, struct iocb *theirs, const str
     else
         make_voice(slot, call, road);
     slot_own(slot, batch->aio);
+    helping_add(&batch->helping, &slot->request, fd);
     clear_key(theirs, iocb);
     batch->list[i] = &slot->aio.iocb;
     batch->staged[i] = (struct staged){.slot = slot, .word = word, .fd = fd, .flags = call->flags};
@@ -163,7 +167,7 @@ static bool passes(const struct request_call *call, int fd)
 }
 
 /* @return 0, or -EAGAIN: the batch ends before it. */
-static int stage(struct batch *batch, int i, struct iocb *theirs)
+static int stage(struct batch *batch, int i, struct iocb *theirs, int left)
 {
     struct iocb iocb;
     struct request_call call;
@@ -171,8 +175,12 @@ static int stage(struct batch *batch, int i, struct iocb *theirs)
     batch->staged[i].slot = NULL;
     int error = 0;
     if (copy_from_user(&iocb, theirs, sizeof iocb) == sizeof iocb && describe(&call, &iocb) &&
-        !passes(&call, (int)iocb.aio_fildes))
+        !passes(&call, (int)iocb.aio_fildes)) {
+        if (!batch->is_prompt &&
+            helping_is_complete(&batch->helping, HELPING_AIO, (unsigned)left, (int)iocb.aio_fildes, iocb.aio_offset))
+            return -EAGAIN;
         error = stage_ours(batch, i, theirs, &iocb, &call);
+    }
     if (error != 0)
         return error;
     batch->count = i + 1;
@@ -199,6 +207,7 @@ static int stage_all(struct batch *batch, struct iocb **list, int count)
 {
     struct iocb *theirs[BATCH];
     batch->first = batch->count = 0;
+    batch->helping = (struct helping){0};
     if (count == 0)
         return 0;
     const int room = room_for(batch->aio, count);
@@ -208,7 +217,7 @@ static int stage_all(struct batch *batch, struct iocb **list, int count)
     if (readable == 0)
         return -EFAULT;
     for (int i = 0; i < readable; i++)
-        if (stage(batch, i, theirs[i]) != 0)
+        if (stage(batch, i, theirs[i], readable - i) != 0)
             break;
     return batch->count > 0 ? 0 : -EAGAIN;
 }
@@ -336,6 +345,16 @@ static void clean_up(void *argument)
     leave(aio);
 }
 
+/* Submit what is staged, of which more is to come. @return as submit_batch. */
+static long submit_helping(struct batch *batch)
+{
+    const int staged = batch->count;
+    const uint32_t told = aio_told(batch->aio);
+    const long taken = submit_batch(batch);
+    batch->is_prompt = (aio_told(batch->aio) + batch->aio->nr - told) % batch->aio->nr >= (uint32_t)staged;
+    return taken;
+}
+
 static long submit_all(struct batch *batch, long count, struct iocb **list)
 {
     long total = 0;
@@ -344,11 +363,12 @@ static long submit_all(struct batch *batch, long count, struct iocb **list)
     while (total < count) {
         const int most = count - total < BATCH ? (int)(count - total) : BATCH;
         const long error = stage_all(batch, list + total, most);
-        const long taken = error != 0 ? error : submit_batch(batch);
+        const int staged = batch->count;
+        const long taken = error != 0 ? error : staged < most ? submit_helping(batch) : submit_batch(batch);
         if (taken < 0)
             return total > 0 ? total : taken;
         total += taken;
-        if (taken < most)
+        if (taken < staged)
             return total;
     }
     return total;
@@ -362,6 +382,7 @@ long aio_submit(aio_context_t context, long count, struct iocb **list)
         return raw(SYS_io_submit, context, count, list);
     atomic_fetch_add_explicit(&batch.aio->submitters, 1, memory_order_relaxed);
     batch.staging = NULL;
+    batch.is_prompt = false;
     batch.first = batch.count = batch.called = 0;
     batch.cancel = cancel_hold();
     active_open(&batch.active, clean_up, &batch);

@@ -106,8 +106,20 @@ static bool has_room(const struct uring_batch *batch)
     return batch->count < batch->room && batch->real < batch->ring->real_sq.entries;
 }
 
+/* The kernel takes none behind an entry that it refuses: one that it may refuse is not to be the last of a helping. */
+static void note_helping(struct uring_batch *batch, const struct slot *slot)
+{
+    const struct io_uring_sqe *real = real_entry(batch, batch->real);
+    const bool is_plain = slot && slot->request.kind != REQUEST_NONE && real->ioprio == 0 && real->personality == 0;
+    if (is_plain)
+        helping_add(&batch->helping, &slot->request, real->fd);
+    else
+        batch->helping = (struct helping){0};
+}
+
 static struct uring_staged *add(struct uring_batch *batch, struct slot *slot)
 {
+    note_helping(batch, slot);
     struct uring_staged *staged = &batch->staged[batch->count++];
     staged->slot = slot;
     staged->file = NULL;

@@ -5,6 +5,7 @@
 #ifndef BOUNCEIO_RINGS_URING_STAGE_H
 #define BOUNCEIO_RINGS_URING_STAGE_H
 
+#include "engine/helping.h"
 #include "rings/uring_ring.h"
 
 /* One entry of a batch. */
@@ -34,6 +35,7 @@ struct uring_batch {
     uint32_t taken;    /* entries of the shadow's SQ that have been staged */
     uint32_t requests; /* of what is staged: to be counted in ring->in_flight */
     uint32_t room;     /* for staged entries */
+    struct helping helping;
     struct uring_staged *staged;
     struct uring_staged few[URING_BATCH];
     struct extent pages; /* of `staged`, when it must hold more */

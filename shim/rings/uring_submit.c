@@ -137,7 +137,7 @@ static uint32_t chain_length(const struct uring *ring, uint32_t position, uint32
     return length;
 }
 
-/* Stage up to `count` entries of the program's. @return false when there was no room for all of them. */
+/* Stage up to `count` entries of the program's. @return false when there was no room for all of them, or a helping is complete. */
 static bool stage_program(struct uring_batch *batch, uint32_t count)
 {
     struct uring *ring = batch->ring;
@@ -146,6 +146,8 @@ static bool stage_program(struct uring_batch *batch, uint32_t count)
         if (!sqe)
             return false;
         if (batch->count > 0 && uring_closes_direct(sqe))
+            return false;
+        if (helping_is_complete(&batch->helping, HELPING_URING, count - batch->taken, sqe->fd, (int64_t)sqe->off))
             return false;
         if (!uring_is_plain(ring, sqe)) {
             if (!uring_stage_chain(batch, chain_length(ring, batch->taken, count)))
@@ -169,6 +171,7 @@ static void batch_begin(struct uring_batch *batch, struct uring *ring, int fd, u
     batch->flags = flags & IORING_ENTER_REGISTERED_RING;
     batch->count = batch->real = batch->taken = batch->requests = 0;
     batch->room = URING_BATCH;
+    batch->helping = (struct helping){0};
     batch->staged = batch->few;
     batch->pages.base = NULL;
     for (const struct uring_chain *chain = atomic_load(&ring->chains); chain; chain = chain->next)

@@ -180,6 +180,22 @@ static void batches(struct scene *scene)
     reap(scene, 0, 1, true);
 }
 
+/* Written at places apart; one is bad, wherever among them it is. */
+static void batches_apart(struct scene *scene)
+{
+    struct iocb *list[8];
+
+    for (unsigned bad = 0; bad <= 8; bad++) {
+        for (unsigned i = 0; i < 8; i++)
+            list[i] = prepare(scene, i, IO_CMD_PWRITE, i == bad ? 999 : scene->direct, BLOCK,
+                              (8 - (long long)i) * 2 % BLOCKS * BLOCK);
+        int taken = io_submit(scene->context, 8, list);
+
+        note_result("one is bad", taken);
+        reap(scene, taken > 0 ? taken : 0, 8, true);
+    }
+}
+
 /* Only as many as the context has room for, reaped or not. */
 static void fullness(struct scene *scene)
 {
@@ -321,6 +337,7 @@ static void play(const char *directory)
     single_requests(&scene);
     vectors(&scene);
     batches(&scene);
+    batches_apart(&scene);
     fullness(&scene);
     getting(&scene);
     polled(&scene);

@@ -474,6 +474,30 @@ static void chosen_buffers(struct scene *scene)
     note_memory(scene);
 }
 
+/* Neighbours up to one that the kernel refuses, and takes none behind; then places apart. */
+static void one_that_is_refused(struct scene *scene)
+{
+    for (unsigned bad = 0; bad < ENTRIES; bad++) {
+        for (unsigned i = 0; i < ENTRIES; i++) {
+            struct io_uring_sqe *sqe = next_sqe(scene);
+
+            io_uring_prep_write(sqe, scene->direct, place(scene, i), BLOCK, (i <= bad ? i : BLOCKS - 1 - i) * BLOCK);
+            sqe->ioprio = i == bad ? 0xffff : 0;
+            io_uring_sqe_set_data64(sqe, i);
+        }
+        int taken = io_uring_submit(&scene->ring);
+
+        note_result("one is refused", taken);
+        note("  queued %u", io_uring_sq_ready(&scene->ring));
+        take_sorted(scene, taken > 0 ? (unsigned)taken : 0);
+        if (taken < ENTRIES) {
+            taken = io_uring_submit(&scene->ring);
+            note_result("the others", taken);
+            take_sorted(scene, taken > 0 ? (unsigned)taken : 0);
+        }
+    }
+}
+
 static void play_ring(const char *directory, unsigned flags)
 {
     struct scene scene;
@@ -482,6 +506,7 @@ static void play_ring(const char *directory, unsigned flags)
     single_requests(&scene);
     vectors(&scene);
     other_operations(&scene);
+    one_that_is_refused(&scene);
     links(&scene);
     overflow(&scene);
     registered(&scene);

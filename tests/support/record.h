@@ -19,7 +19,10 @@ void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void note_result(const char *what, long long result);
 void note_errno(const char *what, long long result);
 
-/* Play the script on every file system, twice each, and compare. Fails the test at the first line that differs. */
+/*
+ * Play the script on every file system, twice each, and compare. Fails the test, and shows the first line that differs, if they differ three times:
+ * on a busy machine the kernel itself does some things another way once in a hundred times.
+ */
 void record_and_compare(const struct record_script *script);
 
 /* --record NAME DIRECTORY */
