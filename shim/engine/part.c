@@ -16,7 +16,8 @@
 #include "engine/verify.h"
 
 enum {
-    IN_PLACE_LARGEST = 16 << 10, /* bytes; above it huge bounce pages win, measured */
+    IN_PLACE_LARGEST =
+        2 * POOL_PAGE, /* bytes; above it huge bounce pages win, measured, where a device is to reach them */
     SUSPICIONS_MOST = 16,
 };
 
@@ -66,7 +67,7 @@ bool part_fits_in_place(const struct part *part)
         return false;
     if (config.read == READ_INPLACE || !file_has_map(file))
         return true;
-    return part->length <= IN_PLACE_LARGEST &&
+    return (part->length <= IN_PLACE_LARGEST || file->is_in_memory) &&
            atomic_load_explicit(&part->view->file->suspicions, memory_order_relaxed) < SUSPICIONS_MOST;
 }
 

@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/config.h"
 #include "base/log.h"
@@ -81,6 +83,12 @@ static void learn_alignment(struct file *file, int fd)
         file->memory_align = status.stx_dio_mem_align;
 }
 
+static bool lies_in_memory(int fd)
+{
+    struct statfs status;
+    return raw(SYS_fstatfs, fd, &status) == 0 && status.f_type == TMPFS_MAGIC;
+}
+
 /* @return false when the number leads to another file by now: another thread has closed it, and perhaps used it again. */
 static bool open_map(struct file *file, int fd, bool create)
 {
@@ -123,6 +131,7 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     atomic_store(&file->unsaid, 0);
     atomic_store(&file->looked_for_dead, 0);
     learn_alignment(file, fd);
+    file->is_in_memory = !is_device && lies_in_memory(fd);
     if (!open_map(file, fd, create_map)) {
         file_release(file);
         return NULL;

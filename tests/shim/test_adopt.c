@@ -245,13 +245,15 @@ static int read_twice(int argc, char **argv)
     for (int reading = 0; reading < 2; reading++) {
         verified = counters().blocks_verified;
         for (off_t at = 0; at < BYTES; at += 4 * BLOCK) {
-            struct iovec vector = vector_of(argv[1][0] == 'p' ? direct_memory() : aligned_memory(), 4 * BLOCK);
+            struct iovec vector =
+                vector_of(strcmp(argv[1], "pages") == 0 ? direct_memory() : aligned_memory(), 4 * BLOCK);
             ssize_t n = preadv2(fd, &vector, 1, at, argv[1][0] == 'n' ? RWF_NOWAIT : 0);
 
             check_that(n == 4 * BLOCK || (argv[1][0] == 'n' && n == -1 && errno == EAGAIN), "reading gave %zd", n);
         }
     }
     verified = counters().blocks_verified - verified;
+    check_that(!counting() || (counters().bytes_in_place > 0) == (strcmp(argv[1], "pages") != 0), "read otherwise");
     check_that(!counting() || verified == strtoull(argv[2], NULL, 10), "%llu blocks verified",
                (unsigned long long)verified);
     sequence_no_mismatch();
@@ -271,6 +273,7 @@ static void read_adopts(const char *how, const char *verified)
     actor_writes(&writer, 1, BLOCKS, 1);
     actor_leaves(&writer);
     scene.environment[1] = "BOUNCEIO_ADOPT=1";
+    scene.environment[2] = "BOUNCEIO_READ=inplace"; /* where memory is aligned */
     sequence_run_with(scene.environment, (const char *const[]){"--read-twice", scene.path, how, verified, NULL});
 }
 
@@ -366,6 +369,7 @@ START_TEST(what_is_written_while_readers_adopt_has_its_own_checksum)
     if (!open_scene(&scene))
         return;
     scene.environment[1] = "BOUNCEIO_ADOPT=1";
+    scene.environment[2] = "BOUNCEIO_READ=inplace";
     pid_t writers[2] = {busy_start(scene.environment, scene.path), busy_start(scene.environment, scene.path)};
 
     while (busy_is_running(writers[0]))

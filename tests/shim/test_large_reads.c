@@ -78,8 +78,12 @@ static void each_block_is_verified_once(const struct target *target)
         check_that(after.blocks_verified - before.blocks_verified == 2 * BLOCKS, "%s: verified %llu", target->name,
                    (unsigned long long)(after.blocks_verified - before.blocks_verified));
         check_that(after.blocks_unverified == before.blocks_unverified, "%s: unverified", target->name);
-        check_that(after.bytes_bounced - before.bytes_bounced == 2 * BYTES, "%s: bounced %llu", target->name,
-                   (unsigned long long)(after.bytes_bounced - before.bytes_bounced));
+        /* What is read by position, into aligned memory, is in place on tmpfs. */
+        const bool in_place = shift == 0 && strcmp(target->name, "tmpfs") == 0;
+        check_that(after.bytes_bounced - before.bytes_bounced == (in_place ? 1 : 2) * BYTES, "%s: bounced %llu",
+                   target->name, (unsigned long long)(after.bytes_bounced - before.bytes_bounced));
+        check_that(after.bytes_in_place - before.bytes_in_place == (in_place ? BYTES : 0), "%s: in place %llu",
+                   target->name, (unsigned long long)(after.bytes_in_place - before.bytes_in_place));
     }
 }
 
@@ -136,12 +140,14 @@ END_TEST
 
 static void damage_counts_behind_bad_memory(const struct target *target)
 {
-    unsigned char *buffer = buffer_new(BYTES);
+    unsigned char *buffer = buffer_new(BYTES + BLOCK);
 
     check_that(mprotect(buffer + 100 * BLOCK, BLOCK, PROT_NONE) == 0, "mprotect");
     flip_bit_behind(target->path, 200 * BLOCK, 0);
-    check_that(read_both_ways(target, buffer, BYTES) == -1 && errno == EIO, "%s: block 200 is damaged", target->name);
-    buffer_free(buffer, BYTES);
+    /* Not in place, where the kernel stops at the bad page. */
+    check_that(read_both_ways(target, buffer + SHIFT, BYTES) == -1 && errno == EIO, "%s: block 200 is damaged",
+               target->name);
+    buffer_free(buffer, BYTES + BLOCK);
 }
 
 START_TEST(damage_behind_bad_memory_fails_the_read_all_the_same)
@@ -264,7 +270,7 @@ END_TEST
 
 static void racing_reader_is_believed(const struct target *target)
 {
-    unsigned char *memory = aligned_memory();
+    unsigned char *memory = aligned_memory() + SHIFT; /* never in place */
     struct bounceio_stats before = counters();
     struct racer racer;
 

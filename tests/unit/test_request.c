@@ -129,6 +129,7 @@ END_TEST
 START_TEST(a_large_read_goes_through_pages_and_is_verified)
 {
     open_scene(O_RDWR);
+    scene.file->is_in_memory = false;
     scene_fill(&scene, 5, BLOCKS);
     const struct holdings before = holdings_of(&scene);
     const uint64_t verified = stats_get(STAT_blocks_verified), bounced = stats_get(STAT_bytes_bounced);
@@ -150,15 +151,47 @@ START_TEST(a_small_aligned_read_goes_in_place_and_is_verified)
 {
     open_scene(O_RDWR);
     scene_fill(&scene, 5, 4);
+    scene.file->is_in_memory = false;
     const uint64_t verified = stats_get(STAT_blocks_verified), in_place = stats_get(STAT_bytes_in_place);
-    struct request_call call = reading(memory, 4 * BLOCK, 0);
+    struct request_call call = reading(memory, 2 * BLOCK, 2 * BLOCK);
     request_ready(&request, scene.fd, &call);
     ck_assert(request.in_place && request.data == memory);
     ck_assert_uint_eq(pool_pages_taken(), 0);
     request_issued(&request);
-    ck_assert_int_eq(request_complete(&request, request_carry_out(&request, scene.fd)), 4 * BLOCK);
-    ck_assert_uint_eq(stats_get(STAT_blocks_verified), verified + 4);
-    ck_assert_uint_eq(stats_get(STAT_bytes_in_place), in_place + 4 * BLOCK);
+    ck_assert_int_eq(request_complete(&request, request_carry_out(&request, scene.fd)), 2 * BLOCK);
+    ck_assert_uint_eq(stats_get(STAT_blocks_verified), verified + 2);
+    ck_assert_uint_eq(stats_get(STAT_bytes_in_place), in_place + 2 * BLOCK);
+    call = reading(memory, 3 * BLOCK, BLOCK);
+    request_ready(&request, scene.fd, &call);
+    ck_assert(!request.in_place);
+    request_cancel(&request);
+}
+END_TEST
+
+START_TEST(where_no_device_is_to_reach_memory_every_aligned_read_goes_in_place)
+{
+    open_scene(O_RDWR);
+    scene_fill(&scene, 5, BLOCKS);
+    const struct holdings before = holdings_of(&scene);
+    const uint64_t verified = stats_get(STAT_blocks_verified);
+    struct request_call call = reading(memory, LENGTH, 0);
+    scene.file->is_in_memory = true;
+    request_ready(&request, scene.fd, &call);
+    ck_assert(request.in_place && request.data == memory);
+    request_issued(&request);
+    ck_assert_int_eq(request_complete(&request, request_carry_out(&request, scene.fd)), LENGTH);
+    ck_assert_uint_eq(pattern_check(memory, LENGTH, 5, 0), LENGTH);
+    ck_assert_uint_eq(stats_get(STAT_blocks_verified), verified + BLOCKS);
+    call = reading(memory + 1, 2 * BLOCK, 0);
+    request_ready(&request, scene.fd, &call);
+    ck_assert(!request.in_place);
+    request_cancel(&request);
+    atomic_store(&scene.file->suspicions, 1000);
+    call = reading(memory, BLOCK, 0);
+    request_ready(&request, scene.fd, &call);
+    ck_assert(!request.in_place);
+    request_cancel(&request);
+    holdings_check(&scene, &before);
 }
 END_TEST
 
@@ -391,6 +424,7 @@ int main(int argc, char **argv)
         a_write_that_fails_or_ends_early_is_unknown_from_there_on,
         a_large_read_goes_through_pages_and_is_verified,
         a_small_aligned_read_goes_in_place_and_is_verified,
+        where_no_device_is_to_reach_memory_every_aligned_read_goes_in_place,
         a_buffer_changed_after_a_read_in_place_is_read_again,
         damage_is_told_in_place_and_through_pages,
         the_end_of_the_file_ends_a_read_inside_a_block,

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/config.h"
 #include "base/process.h"
 #include "base/stats.h"
 #include "engine/decide.h"
@@ -162,6 +163,7 @@ START_TEST(a_read_whose_number_was_forgotten_learns_it_again)
     flip_bit_behind(scene.fixture.path, BLOCK + 5, 1);
     for (int in_place = 0; in_place < 2; in_place++) {
         struct request_call call = reading(memory, in_place ? 4 * BLOCK : LENGTH, 0);
+        config.read = in_place ? READ_INPLACE : READ_BOUNCE;
         request_ready(&request, scene.fd, &call);
         ck_assert_int_eq(request.in_place, in_place);
         ssize_t result = request_carry_out(&request, scene.fd);
@@ -187,7 +189,8 @@ END_TEST
 START_TEST(a_read_whose_last_number_was_closed_is_unverified)
 {
     for (int way = 0; way < 2; way++) {
-        size_t length = way ? LENGTH : 4 * BLOCK; /* through pages; in place */
+        size_t length = way ? LENGTH : 4 * BLOCK;
+        config.read = way ? READ_BOUNCE : READ_INPLACE;
         if (way == 0)
             open_scene();
         else
@@ -229,11 +232,13 @@ START_TEST(another_file_s_content_is_not_taken_for_damage)
 {
     open_scene();
     make_other(7);
-    read_of_what_changes_meanwhile(LENGTH, let_number_lead_elsewhere); /* through pages, and to the end of the file */
+    config.read = READ_BOUNCE;
+    read_of_what_changes_meanwhile(LENGTH, let_number_lead_elsewhere); /* to the end of the file */
     ck_assert_uint_eq(pattern_check(memory, 4 * BLOCK, 1, 0), 4 * BLOCK);
     number_reuse(scene.fd, scene.fixture.path, O_RDWR | O_DIRECT);
     scene_fill(&scene, 1, 4);
-    read_of_what_changes_meanwhile(4 * BLOCK, let_number_lead_elsewhere); /* in place */
+    config.read = READ_INPLACE;
+    read_of_what_changes_meanwhile(4 * BLOCK, let_number_lead_elsewhere);
     ck_assert_uint_eq(pattern_check(memory, 4 * BLOCK, 1, 0), 4 * BLOCK);
 }
 END_TEST

@@ -149,7 +149,8 @@ START_TEST(a_nowait_read_that_is_suspected_is_told_to_come_again)
     const struct holdings before = holdings_of(&scene);
     const uint64_t mismatches = stats_get(STAT_mismatches), refused = stats_get(STAT_nowait_eagain);
     for (int in_place = 0; in_place < 2; in_place++) {
-        struct request_call call = reading(memory + !in_place, 4 * BLOCK, 0);
+        config.read = in_place ? READ_INPLACE : READ_BOUNCE;
+        struct request_call call = reading(memory, 4 * BLOCK, 0);
         call.flags = RWF_NOWAIT;
         request_ready(&request, scene.fd, &call);
         ck_assert_int_eq(request.in_place, in_place);
@@ -421,6 +422,7 @@ START_TEST(a_jump_out_of_the_completion_leaves_nothing_behind)
     for (int in_place = 0; in_place < 2; in_place++) {
         const struct holdings before = holdings_of(&scene);
         struct request_call call = reading(memory, in_place ? 4 * BLOCK : LENGTH, 0);
+        config.read = in_place ? READ_INPLACE : READ_BOUNCE;
         request_ready(&request, scene.fd, &call);
         ck_assert_int_eq(request.in_place, in_place);
         if (setjmp(way_out) == 0) {
