@@ -90,7 +90,7 @@ measure() {
 on_filesystem() {
     measure matrix "$1" "$(seconds 125 8)" "$2"
     if [ "$1" != tmpfs ] && { [ -z "$quick" ] || [ "$1" = xfs ]; }; then
-        measure new-files "$1" "$(seconds 12 3)" "$2"
+        measure new-files "$1" "$(seconds 24 3)" "$2"
         measure threads "$1" "$(seconds 10 2)" "$2"
     fi
     if [ -z "$quick" ] || [ "$1" = xfs ]; then
