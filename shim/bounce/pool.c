@@ -486,17 +486,32 @@ void *pool_bad_address(void)
     return reservation ? reservation->bad : NULL;
 }
 
-size_t pool_pages_taken(void)
+/* Pages taken, or as many as are more than `most`. */
+static size_t count_taken(size_t most)
 {
     struct reservation *reservation = reservation_now();
+    const uint32_t limit = reservation ? atomic_load_explicit(&reservation->limit, memory_order_relaxed) : 0;
     size_t taken = 0;
-    for (uint32_t slab = 0; reservation && slab < reservation->slabs; slab++) {
+    for (uint32_t slab = 0; slab < limit && taken <= most; slab++) {
         /* Acquire: pairs with the release in commit_busy_slab(), after which the words are set. */
         if (atomic_load_explicit(&reservation->state[slab], memory_order_acquire) != SLAB_COMMITTED)
             continue;
-        for (uint32_t word = 0; word < SLAB_WORDS; word++)
-            taken += (size_t)__builtin_popcountll(
-                ~atomic_load_explicit(&reservation->bitmap[slab].word[word], memory_order_relaxed));
+        for (uint32_t word = 0; word < SLAB_WORDS; word++) {
+            const uint64_t free = atomic_load_explicit(&reservation->bitmap[slab].word[word], memory_order_relaxed);
+            if (free != WORD_FREE)
+                taken += (size_t)__builtin_popcountll(~free);
+        }
     }
     return taken;
+}
+
+bool pool_exceeds(size_t bytes)
+{
+    const size_t pages = bytes / POOL_PAGE;
+    return count_taken(pages) > pages;
+}
+
+size_t pool_pages_taken(void)
+{
+    return count_taken(SIZE_MAX);
 }

@@ -16,21 +16,35 @@
 typedef void sum_copy_function(void *argument);
 
 /* NULL: nothing here is faster than copying first, and summing what is in cache then. */
-static sum_copy_function *chosen;
+static sum_copy_function *chosen, *chosen_to_stream;
+
+/* What stores past the cache ask of the address, bytes. */
+enum { STREAM_ALIGN = 64 };
 
 #if defined(__x86_64__)
-sum_copy_function sum_copy_avx2;
-sum_copy_function sum_copy_avx512;
+sum_copy_function sum_copy_avx2, sum_stream_avx2;
+sum_copy_function sum_copy_avx512, sum_stream_avx512;
 
 static void choose(void)
 {
-    if (CPU_FEATURE_ACTIVE(AVX512F))
+    if (CPU_FEATURE_ACTIVE(AVX512F)) {
         chosen = sum_copy_avx512;
-    else if (CPU_FEATURE_ACTIVE(AVX2))
+        chosen_to_stream = sum_stream_avx512;
+    } else if (CPU_FEATURE_ACTIVE(AVX2)) {
         chosen = sum_copy_avx2;
+        chosen_to_stream = sum_stream_avx2;
+    }
 }
 PROCESS_INITIALISER(choose);
 #endif
+
+/* What was stored past the cache, as far as it came, is seen by others not later than whatever is stored from here on. */
+static void end_stream(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
 
 /* Whole blocks, at most `most`, that lie one after the other at the cursor. Moves it past segments that are used up. */
 static size_t run_at(struct cursor *cursor, size_t most)
@@ -57,7 +71,11 @@ static size_t copy_runs(const struct sum_copy *work, struct cursor *cursor, bool
         char *user = (char *)cursor->vector->iov_base + cursor->used;
         run.to = gather ? (char *)work->to + done * BLOCK_SIZE : user;
         run.from = gather ? user : (const char *)work->from + done * BLOCK_SIZE;
-        if (copy_guarded_call(chosen, &run) != 0)
+        const bool streams = work->streams && (uintptr_t)run.to % STREAM_ALIGN == 0;
+        const int error = copy_guarded_call(streams ? chosen_to_stream : chosen, &run);
+        if (streams)
+            end_stream();
+        if (error != 0)
             break;
         cursor->used += run.blocks * BLOCK_SIZE;
         done += run.blocks;

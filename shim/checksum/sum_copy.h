@@ -11,6 +11,7 @@
 #ifndef BOUNCEIO_CHECKSUM_SUM_COPY_H
 #define BOUNCEIO_CHECKSUM_SUM_COPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ struct sum_copy {
     size_t blocks;    /* of BLOCK_SIZE */
     uint64_t first;   /* index of the first block in its file */
     uint64_t *sums;   /* one for each block, as of block_sums */
+    bool
+        streams; /* past the cache, which cannot hold all that is on its way, where the memory that is written allows it */
 };
 
 /*

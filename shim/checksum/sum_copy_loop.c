@@ -22,6 +22,7 @@
 typedef __m512i lanes;
 #define LANES_LOAD(from) _mm512_loadu_si512(from)
 #define LANES_STORE(to, value) _mm512_storeu_si512(to, value)
+#define LANES_STREAM(to, value) _mm512_stream_si512((__m512i *)(void *)(to), value)
 #define LANES_ADD(a, b) _mm512_add_epi64(a, b)
 #define LANES_XOR(a, b) _mm512_xor_si512(a, b)
 #define LANES_MULTIPLY(a, b) _mm512_mul_epu32(a, b)
@@ -35,6 +36,7 @@ typedef __m512i lanes;
 typedef __m256i lanes;
 #define LANES_LOAD(from) _mm256_loadu_si256((const __m256i *)(const void *)(from))
 #define LANES_STORE(to, value) _mm256_storeu_si256((__m256i *)(void *)(to), value)
+#define LANES_STREAM(to, value) _mm256_stream_si256((__m256i *)(void *)(to), value)
 #define LANES_ADD(a, b) _mm256_add_epi64(a, b)
 #define LANES_XOR(a, b) _mm256_xor_si256(a, b)
 #define LANES_MULTIPLY(a, b) _mm256_mul_epu32(a, b)
@@ -72,12 +74,16 @@ ALWAYS_INLINE lanes load_once(const unsigned char *from)
     return value;
 }
 
-ALWAYS_INLINE void copy_stripe(struct sum *sum, struct position *position, const unsigned char *secret)
+/* `streams`, a constant wherever it is passed: past the cache. */
+ALWAYS_INLINE void copy_stripe(struct sum *sum, struct position *position, const unsigned char *secret, bool streams)
 {
 #pragma GCC unroll 2
     for (size_t i = 0; i < PARTS; i++) {
         const lanes bytes = load_once(position->from + i * sizeof(lanes));
-        LANES_STORE(position->to + i * sizeof(lanes), bytes);
+        if (streams)
+            LANES_STREAM(position->to + i * sizeof(lanes), bytes);
+        else
+            LANES_STORE(position->to + i * sizeof(lanes), bytes);
         const lanes keyed = LANES_XOR(bytes, LANES_LOAD(secret + i * sizeof(lanes)));
         const lanes product = LANES_MULTIPLY(keyed, LANES_RIGHT(keyed, 32));
         sum->part[i] = LANES_ADD(product, LANES_ADD(sum->part[i], LANES_SWAP(bytes)));
@@ -100,7 +106,7 @@ ALWAYS_INLINE void scramble(struct sum *sum)
 }
 
 /* @return XXH3_64bits of the block. Advances *position. */
-ALWAYS_INLINE uint64_t copy_block(struct position *position)
+ALWAYS_INLINE uint64_t copy_block(struct position *position, bool streams)
 {
     XXH_ALIGN(64) xxh_u64 memory[8] = XXH3_INIT_ACC;
     struct sum sum;
@@ -110,11 +116,11 @@ ALWAYS_INLINE uint64_t copy_block(struct position *position)
     for (int round = 1; round <= ROUNDS; round++) {
         const int plain = round < ROUNDS ? STRIPES : STRIPES - 1;
         for (int i = 0; i < plain; i++)
-            copy_stripe(&sum, position, XXH3_kSecret + i * XXH_SECRET_CONSUME_RATE);
+            copy_stripe(&sum, position, XXH3_kSecret + i * XXH_SECRET_CONSUME_RATE, streams);
         if (round < ROUNDS)
             scramble(&sum);
     }
-    copy_stripe(&sum, position, XXH3_kSecret + XXH_SECRET_DEFAULT_SIZE - STRIPE - XXH_SECRET_LASTACC_START);
+    copy_stripe(&sum, position, XXH3_kSecret + XXH_SECRET_DEFAULT_SIZE - STRIPE - XXH_SECRET_LASTACC_START, streams);
 #pragma GCC unroll 2
     for (size_t i = 0; i < PARTS; i++)
         LANES_STORE((unsigned char *)memory + i * sizeof(lanes), sum.part[i]);
@@ -129,10 +135,19 @@ ALWAYS_INLINE uint64_t fold(uint64_t hash, uint64_t index)
     return sum ? sum : 1;
 }
 
-void PASTE(sum_copy_, SUM_COPY_VARIANT)(void *argument)
+ALWAYS_INLINE void copy_blocks(const struct sum_copy *work, bool streams)
 {
-    const struct sum_copy *work = argument;
     struct position position = {.to = work->to, .from = work->from};
     for (size_t i = 0; i < work->blocks; i++)
-        work->sums[i] = fold(copy_block(&position), work->first + i);
+        work->sums[i] = fold(copy_block(&position, streams), work->first + i);
+}
+
+void PASTE(sum_copy_, SUM_COPY_VARIANT)(void *argument)
+{
+    copy_blocks(argument, false);
+}
+
+void PASTE(sum_stream_, SUM_COPY_VARIANT)(void *argument)
+{
+    copy_blocks(argument, true);
 }

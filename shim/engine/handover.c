@@ -12,8 +12,12 @@
 #include "checksum/sum_copy.h"
 #include "engine/issue.h"
 
-/* Blocks summed before their words are looked at. */
-enum { BATCH = 16 };
+enum {
+    BATCH = 16, /* blocks summed before their words are looked at */
+    /* Bytes. Requests from here on are copied past the cache when so much is in flight beside them. */
+    STREAM_LEAST = 64 << 10,
+    STREAM_BESIDE = 4 << 20,
+};
 
 static bool was_exclusive(const struct part *part)
 {
@@ -30,11 +34,11 @@ static int64_t origin(const struct part *part, size_t length)
 }
 
 /* @return blocks that have been copied and agree with the map; the cursor has moved past those. */
-static size_t copy_batch(const struct part *part, const char *data, uint64_t first, size_t blocks)
+static size_t copy_batch(const struct part *part, const char *data, uint64_t first, size_t blocks, bool streams)
 {
     uint64_t sums[BATCH];
     struct cursor ahead = *part->cursor;
-    const struct sum_copy work = {.from = data, .blocks = blocks, .first = first, .sums = sums};
+    const struct sum_copy work = {.from = data, .blocks = blocks, .first = first, .sums = sums, .streams = streams};
     const size_t copied = sum_copy_scatter(&work, &ahead);
     for (size_t i = 0; i < copied; i++)
         if (map_verify(&part->view->file->map, first + i, sums[i]) != VERDICT_GOOD)
@@ -49,10 +53,12 @@ static size_t copy_good(const struct part *part, const char *data, size_t length
         return 0;
     const int64_t offset = origin(part, length);
     const size_t blocks = offset < 0 ? 0 : length / BLOCK_SIZE;
+    const bool streams = length >= STREAM_LEAST && pool_exceeds(STREAM_BESIDE + length);
     size_t done = 0;
     while (done < blocks) {
         const size_t batch = blocks - done < BATCH ? blocks - done : BATCH;
-        const size_t now = copy_batch(part, data + done * BLOCK_SIZE, (uint64_t)offset / BLOCK_SIZE + done, batch);
+        const size_t now =
+            copy_batch(part, data + done * BLOCK_SIZE, (uint64_t)offset / BLOCK_SIZE + done, batch, streams);
         done += now;
         if (now < batch)
             break;

@@ -149,6 +149,31 @@ START_TEST(vectors_are_filled_wherever_they_are_cut)
 }
 END_TEST
 
+/* Copied past the cache. */
+START_TEST(with_much_in_flight_it_is_handed_over_alike)
+{
+    struct extent others[2];
+    open_scene();
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(pool_take(&others[i], POOL_EXTENT_MAX, false), 0);
+    for (size_t shift = 0; shift < BLOCK; shift += 100) {
+        const uint64_t verified = stats_get(STAT_blocks_verified);
+        const struct request_call call = reading(memory + shift, LENGTH - BLOCK, BLOCK);
+        memset(memory, 0, LENGTH);
+        ck_assert_int_eq(request_whole(scene.fd, &call), LENGTH - BLOCK);
+        ck_assert_uint_eq(pattern_check(memory + shift, LENGTH - BLOCK, SEED, BLOCK), LENGTH - BLOCK);
+        ck_assert_uint_eq(stats_get(STAT_blocks_verified) - verified, BLOCKS - 1);
+    }
+    const struct request_call call = reading(memory, LENGTH, 0);
+    flip_bit_behind(scene.fixture.path, 20 * BLOCK + 77, 3);
+    ck_assert_int_eq(request_whole(scene.fd, &call), -EIO);
+    flip_bit_behind(scene.fixture.path, 20 * BLOCK + 77, 3);
+    ck_assert_int_eq(mprotect(memory + 30 * BLOCK, BLOCK, PROT_NONE), 0);
+    ck_assert_int_eq(request_whole(scene.fd, &call), 30 * BLOCK);
+    ck_assert_uint_eq(pattern_check(memory, 30 * BLOCK, SEED, 0), 30 * BLOCK);
+}
+END_TEST
+
 static jmp_buf way_out;
 
 /* The program's callback of a mismatch leaves as a signal handler would. */
@@ -285,6 +310,7 @@ int main(int argc, char **argv)
         a_buffer_that_is_gone_by_then_is_told,
         damage_behind_bad_memory_is_told_as_damage,
         vectors_are_filled_wherever_they_are_cut,
+        with_much_in_flight_it_is_handed_over_alike,
         a_jump_out_of_it_leaves_nothing_behind,
         a_last_block_asked_for_in_part_is_verified_within_the_pages,
         blocks_asked_for_in_part_are_verified_within_the_pages,

@@ -19,10 +19,14 @@ enum { BLOCKS = 16, BYTES = BLOCKS * BLOCK_SIZE, FIRST = 12345 };
 
 /* The compiled variants; which of them can run here, sum_copy.c decides. */
 void sum_copy_avx2(void *argument);
+void sum_stream_avx2(void *argument);
 void sum_copy_avx512(void *argument);
+void sum_stream_avx512(void *argument);
 
 static unsigned char ours[BYTES] __attribute__((aligned(BLOCK_SIZE)));
 static uint64_t sums[BLOCKS], expected[BLOCKS];
+/* Past the cache? */
+static bool streams;
 
 /* Does this machine copy in one pass? Prints why the test is skipped when not. */
 static bool has_one_pass(void)
@@ -44,7 +48,8 @@ static struct cursor cursor_over(const struct iovec *vector, size_t segments)
 static struct sum_copy work_of(size_t blocks)
 {
     memset(sums, 0, sizeof sums);
-    return (struct sum_copy){.to = ours, .from = ours, .blocks = blocks, .first = FIRST, .sums = sums};
+    return (struct sum_copy){
+        .to = ours, .from = ours, .blocks = blocks, .first = FIRST, .sums = sums, .streams = streams};
 }
 
 static void expect_sums_of(const void *data, size_t blocks)
@@ -67,6 +72,17 @@ static size_t scatter(const struct iovec *vector, size_t segments, size_t blocks
     return sum_copy_scatter(&work, cursor);
 }
 
+/* Through the cache, and past it. */
+static void both_ways(void (*behaves)(void))
+{
+    if (!has_one_pass())
+        return;
+    for (int way = 0; way < 2; way++) {
+        streams = way == 1;
+        behaves();
+    }
+}
+
 #if defined(__x86_64__)
 static void expect_same(void (*variant)(void *argument), const void *data)
 {
@@ -82,19 +98,21 @@ START_TEST(all_variants_copy_and_sum_alike)
     static unsigned char data[BYTES + 64];
     pattern_fill(data, sizeof data, 1, 0);
     for (size_t shift = 0; shift < 64; shift += 7) {
-        if (__builtin_cpu_supports("avx2"))
+        if (__builtin_cpu_supports("avx2")) {
             expect_same(sum_copy_avx2, data + shift);
-        if (__builtin_cpu_supports("avx512f"))
+            expect_same(sum_stream_avx2, data + shift);
+        }
+        if (__builtin_cpu_supports("avx512f")) {
             expect_same(sum_copy_avx512, data + shift);
+            expect_same(sum_stream_avx512, data + shift);
+        }
     }
 }
 END_TEST
 #endif
 
-START_TEST(memory_at_any_address_is_copied_both_ways)
+static void any_address_is_copied(void)
 {
-    if (!has_one_pass())
-        return;
     unsigned char *user = buffer_new(BYTES + BLOCK_SIZE);
     for (size_t shift = 0; shift < 130; shift++) {
         struct iovec vector = {.iov_base = user + shift, .iov_len = BYTES};
@@ -114,12 +132,15 @@ START_TEST(memory_at_any_address_is_copied_both_ways)
     }
     buffer_free(user, BYTES + BLOCK_SIZE);
 }
+
+START_TEST(memory_at_any_address_is_copied_both_ways)
+{
+    both_ways(any_address_is_copied);
+}
 END_TEST
 
-START_TEST(a_vector_is_copied_as_far_as_blocks_lie_in_one_segment)
+static void blocks_of_segments_are_copied(void)
 {
-    if (!has_one_pass())
-        return;
     unsigned char *user = buffer_new(BYTES);
     struct cursor cursor;
     pattern_fill(user, BYTES, 2, 0);
@@ -136,12 +157,15 @@ START_TEST(a_vector_is_copied_as_far_as_blocks_lie_in_one_segment)
     ck_assert_uint_eq(gather(cut, 1, BLOCKS, &cursor), 2); /* the vector's end */
     buffer_free(user, BYTES);
 }
+
+START_TEST(a_vector_is_copied_as_far_as_blocks_lie_in_one_segment)
+{
+    both_ways(blocks_of_segments_are_copied);
+}
 END_TEST
 
-START_TEST(a_bad_page_ends_it_before_the_run_that_has_it)
+static void bad_page_ends_it(void)
 {
-    if (!has_one_pass())
-        return;
     unsigned char *user = buffer_new(BYTES);
     pattern_fill(user, BYTES, 3, 0);
     const struct iovec halves[] = {{user, BYTES / 2}, {user + BYTES / 2, BYTES / 2}};
@@ -160,6 +184,11 @@ START_TEST(a_bad_page_ends_it_before_the_run_that_has_it)
         ck_assert_uint_eq(gather(halves, 2, BLOCKS, &cursor), BLOCKS);
     }
     buffer_free(user, BYTES);
+}
+
+START_TEST(a_bad_page_ends_it_before_the_run_that_has_it)
+{
+    both_ways(bad_page_ends_it);
 }
 END_TEST
 
