@@ -1,7 +1,7 @@
 /*
  * Copying and summing of blocks in one pass, compiled once for each instruction set that it is written for (SUM_COPY_VARIANT: avx2, avx512) and
  * chosen at run time in sum_copy.c. Like block_hash.c it lies in the section "guarded_text": it touches the caller's memory and may be unwound
- * by the fault guard, so it calls nothing and holds nothing.
+ * by the fault guard, so it calls nothing outside and holds nothing.
  *
  * This is XXH3_64bits of 4,096 bytes: four rounds of sixteen stripes of 64 bytes, each stripe copied on its way into the eight lanes of the sum; the
  * lanes are scrambled between two rounds; the last stripe takes another part of the secret. Secret and final mixing are xxhash.h's. The caller's bytes may

@@ -165,24 +165,6 @@ START_TEST(a_long_extent_that_does_not_fit_leaves_nothing_taken)
 }
 END_TEST
 
-START_TEST(whether_more_is_taken_is_told_to_the_page)
-{
-    struct extent extents[3];
-    ck_assert(!pool_exceeds(0));
-    build_pool(8 * MIB, 8 * MIB);
-    ck_assert(!pool_exceeds(0));
-    const size_t bytes[3] = {POOL_PAGE, 3 * MIB, 2 * MIB + 5 * POOL_PAGE};
-    for (size_t i = 0; i < 3; i++)
-        ck_assert_int_eq(pool_take(&extents[i], bytes[i], false), 0);
-    const size_t taken = pool_pages_taken() * POOL_PAGE;
-    ck_assert_uint_ge(taken, bytes[0] + bytes[1] + bytes[2]);
-    ck_assert(pool_exceeds(0) && pool_exceeds(2 * MIB) && pool_exceeds(taken - POOL_PAGE));
-    ck_assert(!pool_exceeds(taken) && !pool_exceeds(SIZE_MAX));
-    pool_give(&extents[1]);
-    ck_assert(!pool_exceeds(taken - 3 * MIB));
-}
-END_TEST
-
 START_TEST(nothing_in_an_empty_extent_is_given_back)
 {
     struct extent nothing = {0};
@@ -591,7 +573,6 @@ int main(int argc, char **argv)
         a_run_of_pages_is_found_between_taken_ones,
         a_long_extent_crosses_slab_borders,
         a_long_extent_that_does_not_fit_leaves_nothing_taken,
-        whether_more_is_taken_is_told_to_the_page,
         nothing_in_an_empty_extent_is_given_back,
         nowait_without_a_pool_is_refused,
         nowait_with_every_page_taken_is_refused,
