@@ -486,6 +486,21 @@ void *pool_bad_address(void)
     return reservation ? reservation->bad : NULL;
 }
 
+int pool_slab_of(const void *address, size_t length)
+{
+    struct reservation *reservation = reservation_now();
+    if (!reservation)
+        return -1;
+    const size_t offset = (size_t)address - (size_t)reservation->pages; /* what lies below wraps around */
+    const bool is_inside = offset < (size_t)reservation->slabs * POOL_SLAB && length <= POOL_SLAB - offset % POOL_SLAB;
+    return is_inside ? (int)(offset / POOL_SLAB) : -1;
+}
+
+void *pool_slab(int slab)
+{
+    return reservation_now()->pages + (size_t)slab * POOL_SLAB;
+}
+
 /* Pages taken, or as many as are more than `most`. */
 static size_t count_taken(size_t most)
 {

@@ -54,6 +54,10 @@ void *pool_bad_address(void);
 /* Are more than `bytes` of its pages taken at this moment, or thereabouts? Some 30 ns for 16 MiB, less when it is so. */
 bool pool_exceeds(size_t bytes);
 
+/* The slab that [address, address + length) lies in, or -1; and where it begins. A slab that was committed stays as it is while the process lives. */
+int pool_slab_of(const void *address, size_t length);
+void *pool_slab(int slab);
+
 /* Pages taken at this moment, for tests and for `bounceio stat`. */
 size_t pool_pages_taken(void);
 

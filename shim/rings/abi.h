@@ -18,6 +18,9 @@
 #define URING_SETUP_NO_SQARRAY (1U << 16)
 #define URING_SETUP_HYBRID_IOPOLL (1U << 17)
 
+/* struct io_uring_params.features: Linux 6.14. */
+#define URING_FEAT_RW_ATTR (1U << 16)
+
 /* io_uring_enter(2). */
 #define URING_ENTER_ABS_TIMER (1U << 5)
 #define URING_ENTER_EXT_ARG_REG (1U << 6)

@@ -64,6 +64,9 @@ long uring_register(struct uring *ring, int fd, unsigned opcode, void *argument,
         return register_rings(fd, opcode, argument, count);
     case IORING_REGISTER_SYNC_CANCEL:
         return cancel(ring, fd, opcode, argument, count);
+    case IORING_REGISTER_RESTRICTIONS:
+        uring_fixed_end(ring, fd, opcode);
+        return register_real(fd, opcode, argument, count);
     case URING_REGISTER_RESIZE_RINGS: /* as a kernel before 6.13 */
         return -EINVAL;
     default:

@@ -95,6 +95,8 @@ static __attribute__((noinline)) void begin(struct uring *ring)
         ring->pid = (int)raw(SYS_getpid);
         atomic_store(&ring->numbers, count_numbers(ring));
         ring->has_bounced = ring->has_drained = false;
+        ring->fixed_requests = 0;
+        ring->fixed_slabs = ring->fixed_tried = 0;
         atomic_store(&ring->users, 1);
         atomic_store(&ring->in_flight, atomic_load(&ring->ended));
         atomic_store(&ring->chains, NULL);

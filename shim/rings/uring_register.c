@@ -391,6 +391,9 @@ long uring_register_buffers(struct uring *ring, int fd, unsigned opcode, void *a
 {
     struct registration call;
     struct uring_registered *table = process_owns_tables() ? make_table(ring) : NULL;
+    uring_fixed_end(ring, fd, opcode);
+    if ((opcode & ~URING_REGISTER_USE_REGISTERED_RING) == URING_REGISTER_CLONE_BUFFERS)
+        uring_fixed_end_source(argument);
     if (!table)
         return register_unseen(ring, fd, opcode, argument, count);
     if (parse(&call, opcode, argument, count) && call.count <= REGISTERED_BUFFERS)

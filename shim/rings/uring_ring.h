@@ -48,6 +48,8 @@ struct uring_control {
     _Atomic uint32_t pumped;     /* the kernel's CQ index up to which entries have been moved; changed by who pumps */
     _Atomic uint32_t issuer;     /* SINGLE_ISSUER: the thread that may submit, once known */
     _Atomic uint32_t registered; /* changes of registered files and buffers, by whatever process: uring_registered.c */
+    _Atomic int fixed;           /* process whose pages are in the table of buffers, 0: nobody's, or: */
+#define URING_FIXED_NEVER (-1)
     _Atomic uint32_t swallowed;  /* completions ever that the program was not to see */
     _Atomic bool shared;         /* more than one process has used it */
     _Atomic int members[8];      /* those processes, 0: none */
@@ -88,16 +90,18 @@ struct uring {
     /* local: of this process */
     _Atomic(struct uring_chain *) chains; /* kept back, oldest first; submission right */
     _Atomic(struct uring_registered *) registered;
-    int pid;                      /* whose it is */
-    _Atomic uint32_t in_flight;   /* slots that the kernel has, and `ended` */
-    _Atomic uint32_t ended;       /* plain requests ever finished; changed by who pumps */
-    _Atomic uint32_t patient;     /* threads that may sleep until there are several completions, or once have */
-    _Atomic bool due;             /* some chain may go on: uring_release has work */
-    bool has_bounced;             /* some request was; submission right */
-    bool has_silenced;            /* some entry was to skip its completion: from then on the kernel refuses to drain */
-    bool has_drained;             /* the kernel was given a drained entry that the shim knew no reason to keep back */
-    _Atomic bool joined;          /* this process is a member: uring_share.c */
-    _Atomic bool has_pump_thread; /* uring_thread.c */
+    int pid;                    /* whose it is */
+    _Atomic uint32_t in_flight; /* slots that the kernel has, and `ended` */
+    _Atomic uint32_t ended;     /* plain requests ever finished; changed by who pumps */
+    _Atomic uint32_t patient;   /* threads that may sleep until there are several completions, or once have */
+    _Atomic bool due;           /* some chain may go on: uring_release has work */
+    bool has_bounced;           /* some request was; submission right */
+    bool has_silenced;          /* some entry was to skip its completion: from then on the kernel refuses to drain */
+    bool has_drained;           /* the kernel was given a drained entry that the shim knew no reason to keep back */
+    uint32_t fixed_requests;    /* so many, before the table of buffers is made; submission right */
+    uint64_t fixed_slabs, fixed_tried; /* of the pool: in the table, and those that were to be; submission right */
+    _Atomic bool joined;               /* this process is a member: uring_share.c */
+    _Atomic bool has_pump_thread;      /* uring_thread.c */
 };
 
 /* Slots that the kernel has; for a moment too many. */
@@ -279,6 +283,18 @@ void uring_file_opened(struct uring *ring, unsigned index, int flags);
 /* Does [address, address + length) lie in registered buffer `index`? True as well when nothing is known of it.
  * False: the kernel is to judge the program's own entry. */
 bool uring_buffer_holds(struct uring *ring, unsigned index, uint64_t address, uint64_t length);
+
+/* ---- uring_fixed.c: bounce pages as registered buffers. ---- */
+
+/*
+ * The registered buffer that [data, data + length) of the pool lies in, registered now if it may be waited for; -1: none. For an entry that the kernel
+ * starts as soon as it is submitted. Submission right.
+ */
+int uring_fixed_buffer(struct uring *ring, const void *data, size_t length, bool nowait);
+
+/* The program is about to do something to the table of buffers, by `fd` and `opcode`; or (source) to take from that of the ring that `argument` names. */
+void uring_fixed_end(struct uring *ring, int fd, unsigned opcode);
+void uring_fixed_end_source(const void *argument);
 
 /* ---- uring_follow.c: operations that open, close, or change files without being reads or writes. ---- */
 

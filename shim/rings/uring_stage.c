@@ -153,29 +153,40 @@ static void speak(struct slot *slot, struct io_uring_sqe *real, int result, bool
     slot->refusal = result;
 }
 
+/* From the pages that it was prepared in. */
+static void issue_from_pages(struct uring *ring, struct io_uring_sqe *real, const struct request *request, bool at_once)
+{
+    const bool is_write = request->kind == REQUEST_WRITE;
+    const int buffer = at_once && !(real->flags & (IOSQE_ASYNC | IOSQE_IO_DRAIN))
+                           ? uring_fixed_buffer(ring, request->data, request->length, request->flags & RWF_NOWAIT)
+                           : -1;
+    real->opcode = buffer < 0 ? (is_write ? IORING_OP_WRITE : IORING_OP_READ)
+                              : (is_write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED);
+    real->buf_index = buffer < 0 ? 0 : (uint16_t)buffer;
+    real->addr = (uint64_t)(uintptr_t)request->data;
+    real->len = (uint32_t)request->length;
+    real->rw_flags = (uint32_t)request->flags;
+}
+
 /* A read or write that is ours, with the view open. The request is issued from the pages that hold it. */
 static void stage_request(struct slot *slot, struct io_uring_sqe *real, struct fd_view *view,
-                          const struct request_call *call, bool in_piece)
+                          const struct request_call *call, const struct uring_entry *entry)
 {
     struct request *request = &slot->request;
     int road = request_prepare(request, view, call);
     slot->role = road == REQUEST_READY ? SLOT_REQUEST : SLOT_FOLLOWED;
     if (road < 0)
-        speak(slot, real, road, in_piece);
+        speak(slot, real, road, entry->in_piece);
     slot->uring.ring->has_bounced = true;
     if (road != REQUEST_READY || request->keeps_memory)
         return;
     slot->uring.is_short = request->length < request->asked && !request->bad_memory;
-    real->opcode = call->is_write ? IORING_OP_WRITE : IORING_OP_READ;
-    real->addr = (uint64_t)(uintptr_t)request->data;
-    real->len = (uint32_t)request->length;
-    real->rw_flags = (uint32_t)request->flags;
-    real->buf_index = 0;
+    issue_from_pages(slot->uring.ring, real, request, entry->heads_piece);
 }
 
 /* @return false when there is no slot. */
 static bool stage_read_or_write(struct uring *ring, struct slot **slot, struct io_uring_sqe *real,
-                                const struct request_call *call, bool in_piece)
+                                const struct request_call *call, const struct uring_entry *entry)
 {
     struct fd_view view;
     int error = open_view(ring, &view, real);
@@ -193,9 +204,9 @@ static bool stage_read_or_write(struct uring *ring, struct slot **slot, struct i
     (*slot)->uring.ring = ring;
     slot_own(*slot, ring);
     if (error != 0)
-        speak(*slot, real, error, in_piece);
+        speak(*slot, real, error, entry->in_piece);
     else
-        stage_request(*slot, real, &view, call, in_piece);
+        stage_request(*slot, real, &view, call, entry);
     return true;
 }
 
@@ -291,8 +302,8 @@ struct uring_staged *uring_stage(struct uring_batch *batch, const struct uring_e
     ring->has_silenced = ring->has_silenced || (real->flags & IOSQE_CQE_SKIP_SUCCESS);
     if (ring->has_silenced && (real->flags & IOSQE_IO_DRAIN)) /* which the kernel refuses, and may not know by now */
         real->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    const bool there = decode(real, &call) ? stage_read_or_write(ring, &slot, real, &call, entry->in_piece)
-                                           : stage_other(ring, &slot, real);
+    const bool there =
+        decode(real, &call) ? stage_read_or_write(ring, &slot, real, &call, entry) : stage_other(ring, &slot, real);
     if (watches(own))
         shadow_note_nested();
     if (!there || (!slot && entry->is_gate && !(slot = slot_take())))
