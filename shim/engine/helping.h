@@ -15,6 +15,7 @@
 /* Bytes. A ring's completions interrupt whoever is submitting, so io_uring gets fewer, larger helpings. */
 enum {
     HELPING_AIO = 8 << 10,
+    HELPING_PROMPT = 64 << 10, /* where requests are over when the call is: what was copied is then still in cache */
     HELPING_URING = 16 << 10,
     HELPING_HALF = 32 << 10, /* of neighbours that are written, if that is half of them */
     HELPING_MOST = 256 << 10,

@@ -176,8 +176,9 @@ static int stage(struct batch *batch, int i, struct iocb *theirs, int left)
     int error = 0;
     if (copy_from_user(&iocb, theirs, sizeof iocb) == sizeof iocb && describe(&call, &iocb) &&
         !passes(&call, (int)iocb.aio_fildes)) {
-        if (!batch->is_prompt &&
-            helping_is_complete(&batch->helping, HELPING_AIO, (unsigned)left, (int)iocb.aio_fildes, iocb.aio_offset))
+        const size_t least = batch->is_prompt ? HELPING_PROMPT : HELPING_AIO;
+
+        if (helping_is_complete(&batch->helping, least, (unsigned)left, (int)iocb.aio_fildes, iocb.aio_offset))
             return -EAGAIN;
         error = stage_ours(batch, i, theirs, &iocb, &call);
     }
