@@ -73,6 +73,9 @@ static double play(const struct side *side, struct player *player, unsigned requ
 static void open_players(const struct contest *contest, struct player *players)
 {
     const struct pattern *pattern = &contest->pattern;
+    const size_t bytes = pattern->size * pattern->depth;
+    /* Each its own: what one side leaves of it in which processor's cache is not to help or hinder the others. */
+    unsigned char *memory = contest_memory(contest->count * bytes);
 
     for (unsigned i = 0; i < contest->count; i++) {
         const struct side *side = &contest->sides[i];
@@ -84,7 +87,7 @@ static void open_players(const struct contest *contest, struct player *players)
                                         .size = pattern->size,
                                         .depth = pattern->depth,
                                         .slots = pattern->file_bytes / pattern->size,
-                                        .memory = contest_memory(pattern->size * pattern->depth),
+                                        .memory = memory + i * bytes,
                                         .latencies = &players[i].latencies};
     }
 }
