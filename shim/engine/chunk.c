@@ -20,6 +20,9 @@
 /* Copied and summed at a time, while the bytes are in cache. A multiple of BLOCK_SIZE. */
 enum { PIECE = 64 << 10, PIECE_BLOCKS = PIECE / BLOCK_SIZE };
 
+/* Bytes of requests that are copied past the cache; measured. */
+enum { STREAM_LEAST = 32 << 10, STREAM_MOST = 256 << 10 };
+
 static bool is_nowait(const struct chunk *chunk)
 {
     return (chunk->flags & RWF_NOWAIT) != 0;
@@ -33,14 +36,17 @@ static uint64_t round_up(uint64_t bytes, uint64_t to)
 /* ---- prepare ---- */
 
 /* The piece's whole blocks, in one pass. @return bytes copied, summed and announced; what follows is copied first, and summed then. */
-static size_t sum_in(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length)
+static size_t sum_in(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length, bool streams)
 {
     uint64_t begin = (uint64_t)chunk->offset + at;
     if (chunk->accounting != ACCOUNT_ANNOUNCED || begin % BLOCK_SIZE != 0)
         return 0;
     uint64_t sums[PIECE_BLOCKS];
-    const struct sum_copy work = {
-        .to = chunk->data + at, .blocks = length / BLOCK_SIZE, .first = begin / BLOCK_SIZE, .sums = sums};
+    const struct sum_copy work = {.to = chunk->data + at,
+                                  .blocks = length / BLOCK_SIZE,
+                                  .first = begin / BLOCK_SIZE,
+                                  .sums = sums,
+                                  .streams = streams};
     size_t blocks = sum_copy_gather(&work, cursor);
     announce_sums(&chunk->announcement, work.first, blocks, sums);
     chunk->whole_end = work.first + blocks;
@@ -48,9 +54,9 @@ static size_t sum_in(struct chunk *chunk, struct cursor *cursor, size_t at, size
 }
 
 /* Copy one piece in; sum and announce the blocks that are whole by now. @return bytes copied. */
-static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length)
+static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, size_t length, bool streams)
 {
-    size_t copied = sum_in(chunk, cursor, at, length);
+    size_t copied = sum_in(chunk, cursor, at, length, streams);
     if (copied == length)
         return copied;
     copied += copy_gather(chunk->data + at + copied, cursor, length - copied);
@@ -70,15 +76,26 @@ static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, 
     return copied;
 }
 
+/*
+ * Who read our pages last, a device's thread or the device itself, has their lines still, and each would have to be taken from it. Stores past the
+ * cache ask for none. Larger requests, and those beside others, are faster where the device finds in the cache what it is to write.
+ */
+static bool is_streamed(const struct chunk *chunk)
+{
+    return chunk->length >= STREAM_LEAST && chunk->length <= STREAM_MOST && !chunk->view->file->is_in_memory &&
+           !pool_exceeds(chunk->length);
+}
+
 /* @return bytes copied; fewer than chunk->length when the caller's memory is bad from there on. */
 static size_t copy_in(struct chunk *chunk, struct cursor *cursor)
 {
+    const bool streams = is_streamed(chunk);
     size_t copied = 0;
     while (copied < chunk->length) {
         size_t piece = PIECE - ((size_t)chunk->offset + copied) % BLOCK_SIZE;
         if (piece > chunk->length - copied || chunk->accounting != ACCOUNT_ANNOUNCED)
             piece = chunk->length - copied;
-        size_t now = copy_piece(chunk, cursor, copied, piece);
+        size_t now = copy_piece(chunk, cursor, copied, piece, streams);
         copied += now;
         if (now < piece)
             break;

@@ -15,7 +15,8 @@
 /* Bytes. A ring's completions interrupt whoever is submitting, so io_uring gets fewer, larger helpings. */
 enum {
     HELPING_AIO = 8 << 10,
-    HELPING_PROMPT = 64 << 10, /* where requests are over when the call is: what was copied is then still in cache */
+    HELPING_IN_MEMORY =
+        64 << 10, /* no device: requests are over when the call is, and what was copied is still in cache */
     HELPING_URING = 16 << 10,
     HELPING_HALF = 32 << 10, /* of neighbours that are written, if that is half of them */
     HELPING_MOST = 256 << 10,
@@ -25,9 +26,11 @@ enum {
 struct helping {
     unsigned requests;
     size_t bytes;
-    bool is_write; /* the last of them */
-    int fd;        /* number or registered file */
-    int64_t end;   /* where it ends in its file */
+    /* Of the last of them: */
+    bool is_write;
+    bool is_in_memory;
+    int fd;      /* number or registered file */
+    int64_t end; /* where it ends in its file */
 };
 
 /* Is it time to hand it over, before a request for `fd` at `offset`, with which `left` are still to come? */
@@ -49,6 +52,7 @@ static inline void helping_add(struct helping *helping, const struct request *re
     helping->requests++;
     helping->bytes += request->length;
     helping->is_write = request->kind != REQUEST_READ;
+    helping->is_in_memory = request->view.file->is_in_memory;
     helping->fd = fd;
     helping->end = request->offset + (int64_t)request->length;
 }

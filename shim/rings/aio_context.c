@@ -293,10 +293,3 @@ bool aio_has_events(const struct aio *aio)
     return copy_from_user(ends, ring + offsetof(struct aio_ring, head), sizeof ends) != sizeof ends ||
            ends[0] != ends[1];
 }
-
-uint32_t aio_told(const struct aio *aio)
-{
-    uint32_t tail;
-    const char *ring = (const char *)(uintptr_t)aio->real;
-    return copy_from_user(&tail, ring + offsetof(struct aio_ring, tail), sizeof tail) == sizeof tail ? tail : 0;
-}

@@ -93,9 +93,6 @@ void aio_shadow_put_back(struct aio *aio, const struct io_event *events, unsigne
 /* Has the kernel's ring events? A look at its memory. True when in doubt. */
 bool aio_has_events(const struct aio *aio);
 
-/* @return events that the kernel has put into its ring, modulo aio->nr: the ring's tail. 0 when in doubt. */
-uint32_t aio_told(const struct aio *aio);
-
 /* ---- aio_submit.c ---- */
 
 /* The slot of ours whose private iocb an event names, or NULL. */

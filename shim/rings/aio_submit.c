@@ -41,7 +41,6 @@ struct batch {
     struct slot *staging; /* a slot whose request is just being prepared */
     int first, count;     /* [first, count) is ours; while the kernel is being called: nobody knows whose */
     int called;           /* requests that the kernel is just given */
-    bool is_prompt;       /* the file is in memory, say: requests are over when the call is */
     struct helping helping;
     struct staged staged[BATCH];
     struct iocb *list[BATCH]; /* what the kernel gets */
@@ -176,7 +175,7 @@ static int stage(struct batch *batch, int i, struct iocb *theirs, int left)
     int error = 0;
     if (copy_from_user(&iocb, theirs, sizeof iocb) == sizeof iocb && describe(&call, &iocb) &&
         !passes(&call, (int)iocb.aio_fildes)) {
-        const size_t least = batch->is_prompt ? HELPING_PROMPT : HELPING_AIO;
+        const size_t least = batch->helping.is_in_memory ? HELPING_IN_MEMORY : HELPING_AIO;
 
         if (helping_is_complete(&batch->helping, least, (unsigned)left, (int)iocb.aio_fildes, iocb.aio_offset))
             return -EAGAIN;
@@ -346,16 +345,6 @@ static void clean_up(void *argument)
     leave(aio);
 }
 
-/* Submit what is staged, of which more is to come. @return as submit_batch. */
-static long submit_helping(struct batch *batch)
-{
-    const int staged = batch->count;
-    const uint32_t told = aio_told(batch->aio);
-    const long taken = submit_batch(batch);
-    batch->is_prompt = (aio_told(batch->aio) + batch->aio->nr - told) % batch->aio->nr >= (uint32_t)staged;
-    return taken;
-}
-
 static long submit_all(struct batch *batch, long count, struct iocb **list)
 {
     long total = 0;
@@ -365,7 +354,7 @@ static long submit_all(struct batch *batch, long count, struct iocb **list)
         const int most = count - total < BATCH ? (int)(count - total) : BATCH;
         const long error = stage_all(batch, list + total, most);
         const int staged = batch->count;
-        const long taken = error != 0 ? error : staged < most ? submit_helping(batch) : submit_batch(batch);
+        const long taken = error != 0 ? error : submit_batch(batch);
         if (taken < 0)
             return total > 0 ? total : taken;
         total += taken;
@@ -383,7 +372,6 @@ long aio_submit(aio_context_t context, long count, struct iocb **list)
         return raw(SYS_io_submit, context, count, list);
     atomic_fetch_add_explicit(&batch.aio->submitters, 1, memory_order_relaxed);
     batch.staging = NULL;
-    batch.is_prompt = false;
     batch.first = batch.count = batch.called = 0;
     batch.cancel = cancel_hold();
     active_open(&batch.active, clean_up, &batch);

@@ -10,7 +10,8 @@ enum { FD = 7, KIB = 1 << 10 };
 static unsigned first_helping(enum request_kind kind, unsigned count, size_t size, int64_t step)
 {
     struct helping helping = {0};
-    struct request request = {.kind = kind, .length = size};
+    struct file file = {.is_in_memory = false};
+    struct request request = {.kind = kind, .length = size, .view.file = &file};
 
     for (unsigned i = 0; i < count; i++) {
         if (helping_is_complete(&helping, HELPING_AIO, count - i, FD, request.offset))
@@ -49,7 +50,8 @@ END_TEST
 START_TEST(neighbours_are_of_one_file)
 {
     struct helping helping = {0};
-    const struct request request = {.kind = REQUEST_READ, .length = HELPING_AIO};
+    struct file file = {.is_in_memory = false};
+    const struct request request = {.kind = REQUEST_READ, .length = HELPING_AIO, .view.file = &file};
 
     helping_add(&helping, &request, FD);
     ck_assert(!helping_is_complete(&helping, HELPING_AIO, 9, FD, HELPING_AIO));
