@@ -126,17 +126,6 @@ static long give_name(int maps, const char *temporary, const char *name)
 }
 
 /*
- * The first unit of a file that will be written at once, as map_grow.c would give it words: DIRTY, and as good as DURABLE. Whatever of
- * header and word reaches the disk, it is a map with both or without a unit, or an unfinished one.
- */
-static long fill_first_unit(int fd)
-{
-    const uint64_t word = UINT64_C(1) << REGION_SEQUENCE_SHIFT | REGION_DIRTY | REGION_DURABLE | REGION_UNIT(0);
-    long result = raw(SYS_pwrite64, fd, &word, sizeof word, window_offset(0));
-    return result == (long)sizeof word ? 0 : raw_failed(result) ? result : -ENOSPC;
-}
-
-/*
  * Write header and first window's states under a temporary name, then rename: a map is there whole or not at all.
  * @return a descriptor; -EEXIST when somebody else was first; another -errno.
  */
@@ -155,13 +144,11 @@ static int create_file(int maps, const char *name, const struct map_key *key)
 
     struct map_header header;
     fill_header(&header, key);
-    long result = store_allocate((int)fd, 0, 2 * FORMAT_PAGE + (key->is_blank ? UNIT_BYTES : 0));
+    long result = store_allocate((int)fd, 0, 2 * FORMAT_PAGE);
     if (!raw_failed(result)) {
         result = raw(SYS_pwrite64, fd, &header, sizeof header, 0);
         result = result == (long)sizeof header ? 0 : raw_failed(result) ? result : -ENOSPC;
     }
-    if (!raw_failed(result) && key->is_blank)
-        result = fill_first_unit((int)fd);
     if (raw_failed(result))
         raw(SYS_unlinkat, maps, temporary, 0);
     else

@@ -25,7 +25,6 @@ struct map_key {
         generation;   /* tells apart files that had the same inode number one after the other, and in two subvolumes */
     uint64_t device;  /* st_dev */
     int64_t modified; /* mtime, nanoseconds of CLOCK_REALTIME */
-    bool is_blank;    /* empty, and about to be written: a new map has its first unit at once. Not of map_key_of */
 };
 
 struct map {

@@ -16,7 +16,6 @@
 #include "base/process.h"
 #include "base/raw.h"
 #include "checksum/locator.h"
-#include "checksum/window.h"
 #include "files/reader.h"
 
 enum { BUCKETS = 4096 };
@@ -90,14 +89,6 @@ static bool lies_in_memory(int fd)
     return raw(SYS_fstatfs, fd, &status) == 0 && status.f_type == TMPFS_MAGIC;
 }
 
-static bool is_blank(int fd)
-{
-    struct stat status;
-    long flags = raw(SYS_fcntl, fd, F_GETFL);
-    return !raw_failed(flags) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_PATH) && fstat(fd, &status) == 0 &&
-           status.st_size == 0;
-}
-
 /* @return false when the number leads to another file by now: another thread has closed it, and perhaps used it again. */
 static bool open_map(struct file *file, int fd, bool create)
 {
@@ -107,7 +98,6 @@ static bool open_map(struct file *file, int fd, bool create)
         return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == file->inode;
     if (map_key_of(fd, &key) != 0 || key.device != file->device || key.inode != file->inode)
         return false;
-    key.is_blank = is_blank(fd);
     if (config.store && map_open(&file->map, &key, create) == 0)
         locator_note(&file->map, fd);
     return true;
@@ -138,7 +128,7 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     atomic_store(&file->synced, false);
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
-    atomic_store(&file->swept, window_now());
+    atomic_store(&file->swept, 0);
     atomic_store(&file->unsaid, 0);
     atomic_store(&file->looked_for_dead, 0);
     learn_alignment(file, fd);

@@ -151,21 +151,6 @@ START_TEST(a_new_map_knows_nothing)
 }
 END_TEST
 
-START_TEST(a_new_map_of_a_blank_file_has_a_unit_that_is_dirty_and_knows_nothing)
-{
-    map_fixture_prepare(&fixture);
-    fixture.key.is_blank = true;
-    ck_assert_int_eq(locked_map_open(map, &fixture.key, true), 0);
-    ck_assert(map_covers(map, 0, UNIT_BLOCKS) && !map_covers(map, UNIT_BLOCKS, 1));
-    ck_assert(region_are_durable(map, 0, 1) && region_any_dirty(map) && map->dirtied);
-    for (uint64_t block = 0; block < UNIT_BLOCKS; block++)
-        ck_assert_words(map, block, WORD_UNKNOWN, WORD_IDLE);
-    /* The second unit, and the same again, are as in any map. */
-    ck_assert_int_eq(locked_map_cover(map, 0, UNIT_BLOCKS + 1), 0);
-    ck_assert(map_covers(map, 0, UNIT_BLOCKS + 1));
-}
-END_TEST
-
 START_TEST(blocks_that_were_just_covered_are_unknown_and_idle)
 {
     map_fixture_new(&fixture, UNIT_BLOCKS);
@@ -521,7 +506,6 @@ int main(int argc, char **argv)
         files_have_keys_of_their_own,
         only_regular_files_have_keys,
         a_new_map_knows_nothing,
-        a_new_map_of_a_blank_file_has_a_unit_that_is_dirty_and_knows_nothing,
         blocks_that_were_just_covered_are_unknown_and_idle,
         opening_without_creating_makes_nothing,
         a_map_exists_once_it_was_created,
