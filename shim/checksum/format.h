@@ -11,16 +11,13 @@
  * A map is
  *
  *   0              struct map_header                                                   4 KiB
- *   window 0       region words and seals (see below), then block words                2^0 regions
+ *   window 0       region words (8 bytes each, padded to 4 KiB), then block words      2^0 regions
  *   window 1       the same                                                            2^1 regions
  *   window k       the same                                                            2^k regions, from region 2^k - 1 on
  *
  * so that a map grows without moving, is mapped in at most 24 pieces, and needs no table of contents. A region is 64 MiB of
  * the file: 16,384 blocks, 256 KiB of block words, in 16 units of 16 KiB (1,024 blocks, 4 MiB of the file). A unit is
  * allocated on disk before it is touched; its bit in the region word says so. Blocks of other units are unknown.
- *
- * Region words take 8 bytes each, padded to 4 KiB. Windows 0 to 8 have room for their regions' seals in the second half of that page: of
- * region word n, word 256 + n. After a power cut such a region is clean only with the seal of its word (region.h).
  */
 #ifndef BOUNCEIO_CHECKSUM_FORMAT_H
 #define BOUNCEIO_CHECKSUM_FORMAT_H
@@ -40,8 +37,6 @@ enum {
     UNIT_BYTES = UNIT_BLOCKS * (int)sizeof(struct block_words),
     REGION_WORD_BYTES = REGION_BLOCKS * (int)sizeof(struct block_words),
     MAP_WINDOWS = 24, /* up to 2^24 - 1 regions: 1 PiB */
-    SEALED_WINDOWS = 9,
-    SEAL_DISTANCE = 1 << (SEALED_WINDOWS - 1), /* from a region's word to its seal, in words */
     STORE_SLOTS = 4096,
     SESSION_FLIGHTS = 1024,
     SESSION_MAPS = 4096,
@@ -110,7 +105,6 @@ struct map_header {
     _Atomic uint64_t unsettled_generation; /* raised with every mutator that enters */
     _Atomic uint64_t settle_lock;          /* session slot + 1 of who settles, 0 nobody */
 };
-_Static_assert(2 * SEAL_DISTANCE * sizeof(uint64_t) == FORMAT_PAGE, "seals have the second half of the page");
 _Static_assert(sizeof(struct map_header) == 256 + 10 * 8, "no padding; then zeros up to LOCATOR_OFFSET");
 _Static_assert(LOCATOR_OFFSET + sizeof(struct map_locator) <= FORMAT_PAGE, "in the first page");
 

@@ -269,7 +269,8 @@ static int use_on_device(const struct map *map, uint64_t device, bool ours)
 
 static int attach(struct map *map, int fd, const struct map_key *key)
 {
-    long base = mapping_make(fd, 0, window_offset(MAP_FIRST_WINDOWS), map);
+    const uint64_t first_bytes = FORMAT_PAGE + window_bytes(0);
+    long base = mapping_make(fd, 0, first_bytes, map);
     if (raw_failed(base))
         return (int)base;
     map->header = (struct map_header *)base;
@@ -439,7 +440,7 @@ void map_close(struct map *map, bool gone)
 {
     if (map->header) {
         map_detach_windows(map);
-        mapping_unmake(map->header, window_offset(MAP_FIRST_WINDOWS));
+        mapping_unmake(map->header, FORMAT_PAGE + window_bytes(0));
         session_leave_map(map->id);
         if (gone)
             map_remove(map->name, map->id);

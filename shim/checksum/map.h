@@ -12,8 +12,7 @@
 
 #include "checksum/format.h"
 
-/* The header and so many windows lie in one mapping, so that one msync reaches them: 448 MiB of the file. */
-enum { MAP_NAME_BYTES = 96, MAP_FIRST_WINDOWS = 3 };
+enum { MAP_NAME_BYTES = 96 };
 
 /* Which inode: what a map is named after and bound to. */
 struct map_key {
@@ -95,12 +94,6 @@ static inline _Atomic uint64_t *map_region_word(const struct map *map, uint64_t 
     /* Acquire: pairs with the release that attaches the window. */
     char *base = atomic_load_explicit(&map->windows[window], memory_order_acquire);
     return base ? (_Atomic uint64_t *)base + (region - window_first_region(window)) : NULL;
-}
-
-/* The seal of a region that has a word; NULL where there are none. */
-static inline _Atomic uint64_t *map_region_seal(const struct map *map, uint64_t region)
-{
-    return window_of_region(region) < SEALED_WINDOWS ? map_region_word(map, region) + SEAL_DISTANCE : NULL;
 }
 
 /*

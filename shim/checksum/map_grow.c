@@ -25,8 +25,7 @@ static int attach_window(struct map *map, int fd, unsigned window)
 {
     if (atomic_load_explicit(&map->windows[window], memory_order_relaxed))
         return 0;
-    long base = window < MAP_FIRST_WINDOWS ? (long)((char *)map->header + window_offset(window))
-                                           : mapping_make(fd, window_offset(window), window_bytes(window), map);
+    long base = mapping_make(fd, window_offset(window), window_bytes(window), map);
     if (raw_failed(base))
         return (int)base;
     /* Release: pairs with the acquire in map_region_word. */
@@ -77,7 +76,7 @@ void map_detach_windows(struct map *map)
 {
     for (unsigned window = 1; window < MAP_WINDOWS; window++) {
         char *base = atomic_load(&map->windows[window]);
-        if (base && window >= MAP_FIRST_WINDOWS)
+        if (base)
             mapping_unmake(base, window_bytes(window));
         atomic_store(&map->windows[window], NULL);
     }

@@ -9,7 +9,7 @@
 /* Map every window that the file has and this process does not; drop unit bits that the file does not back. @return 0 or -errno. */
 int map_attach_windows(struct map *map, int fd);
 
-/* Unmap all windows but those that are mapped together with the header. */
+/* Unmap all windows but the first, which is mapped together with the header. */
 void map_detach_windows(struct map *map);
 
 #endif

@@ -201,11 +201,9 @@ static bool begin_clearing(const struct map *map, uint64_t region, uint64_t *rem
     _Atomic uint64_t *word = map_region_word(map, region);
     uint64_t before = atomic_load(word);
     STEP("DURABLE off");
-    do {
-        if (!(before & REGION_DIRTY))
-            return false; /* somebody else was faster; the seal is of this number */
+    do
         *remembered = (before + REGION_SEQUENCE) & ~REGION_DURABLE;
-    } while (!atomic_compare_exchange_weak(word, &before, *remembered));
+    while (!atomic_compare_exchange_weak(word, &before, *remembered));
     STEP("nothing in flight?");
     if (!flight_any_in(map->id, region * REGION_BLOCKS, REGION_BLOCKS) && is_idle(map, region))
         return true;
@@ -256,7 +254,8 @@ static int sync_unswept(const struct region_sweep *sweep)
             next += swept;
             stays |= !swept && (atomic_load(map_region_word(sweep->map, region)) & REGION_DIRTY);
         }
-        if (stays)
+        /* Window 0 is what the header's own call reaches. */
+        if (stays && first > 0)
             error = sync_states(sweep->map, first, end);
     }
     return error;
@@ -285,12 +284,18 @@ static bool sync_span(struct span span)
 }
 
 /*
- * The header, for its time window: a clean region must not meet a file whose mtime is later than the header knows. What follows it in memory,
- * up to `to`, goes with it.
+ * The header, for its time window: a clean region must not meet a file whose mtime is later than the header knows. Each call waits for the
+ * disk, so this one takes along what follows the header in memory: the word of region 0 and, if that is the first of the sweep, its words.
  */
-static bool sync_header(struct map *map, char *to)
+static bool sync_header(const struct region_sweep *sweep)
 {
-    if (!sync_span((struct span){(char *)map->header, to}))
+    struct map *map = sweep->map;
+    struct span span = {(char *)map->header, (char *)map->header + 2 * FORMAT_PAGE};
+    if (sweep->region[0].number == 0) {
+        span.to = span_of(map, 0).to;
+        STEP("msync words");
+    }
+    if (!sync_span(span))
         return false;
     atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
     return true;
@@ -306,121 +311,10 @@ static unsigned neighbours(const struct region_sweep *sweep, unsigned first)
     return run;
 }
 
-static bool take_dirty_off(const struct region_sweep *sweep, unsigned i)
+/* The words of all, in one call for neighbours. @return how many of them are on the disk. */
+static unsigned sync_words(const struct region_sweep *sweep)
 {
-    uint64_t seen = sweep->region[i].word;
-    STEP("CAS DIRTY off");
-    return atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
-                                          seen & ~(REGION_DIRTY | REGION_TOUCHED));
-}
-
-/* ---- with a seal: windows that have room for one ---- */
-
-static uint64_t seal_confirmed(uint64_t word)
-{
-    return word >> REGION_SEQUENCE_SHIFT << 1 | 1;
-}
-
-/* What the block words are; whoever changes one has set DIRTY before. Their checksums tell of their places, so the sum does. */
-static uint64_t seal_of_words(const struct map *map, uint64_t region, uint64_t word)
-{
-    uint64_t run, sum = 0, end = (region + 1) * REGION_BLOCKS;
-    STEP("sum words");
-    for (uint64_t block = region * REGION_BLOCKS; block < end; block += run) {
-        const struct block_words *words = map_words(map, block, &run);
-        for (uint64_t i = 0; words && i < run; i++)
-            sum += atomic_load_explicit(&words[i].current, memory_order_relaxed);
-    }
-    uint64_t seal = (sum ^ (word >> REGION_SEQUENCE_SHIFT) * UINT64_C(0x9E3779B97F4A7C15)) & ~UINT64_C(1);
-    return seal != 0 ? seal : 2;
-}
-
-/* How many of the sweep, from the first on, lie in the windows below `window`. */
-static unsigned count_below(const struct region_sweep *sweep, unsigned window)
-{
-    unsigned count = 0;
-    while (count < sweep->count && sweep->region[count].number < window_first_region(window))
-        count++;
-    return count;
-}
-
-/* `count` neighbours of one window, and the page with their words and seals. */
-static bool sync_neighbours(const struct region_sweep *sweep, unsigned first, unsigned count)
-{
-    enum { NEAR = 4 * REGION_WORD_BYTES };
-    const struct map *map = sweep->map;
-    uint64_t region = sweep->region[first].number;
-    char *states = (char *)((uintptr_t)map_region_word(map, region) & ~(uintptr_t)(FORMAT_PAGE - 1));
-    struct span words = {span_of(map, region).from, span_of(map, region + count - 1).to};
-    if (words.from - states <= NEAR)
-        return sync_span((struct span){states, words.to});
-    return sync_span((struct span){states, states + FORMAT_PAGE}) && sync_span(words);
-}
-
-/* Each call waits for the disk, so there is one for the header and what lies in memory behind it, and then one for neighbours. */
-static bool sync_sealed(const struct region_sweep *sweep, unsigned count)
-{
-    struct map *map = sweep->map;
-    unsigned done = count_below(sweep, MAP_FIRST_WINDOWS);
-    STEP("msync region");
-    if (!sync_header(map,
-                     done > 0 ? span_of(map, sweep->region[done - 1].number).to : (char *)map->header + FORMAT_PAGE))
-        return false;
-    for (unsigned run; done < count; done += run) {
-        run = neighbours(sweep, done);
-        STEP("msync region");
-        if (!sync_neighbours(sweep, done, run))
-            return false;
-    }
-    return true;
-}
-
-/*
- * One region becomes clean, with a seal that holds until it is known that the words are on the disk. It is the clean word's: whoever comes too late for
- * the word leaves the seal as it was. @return the seal; 0 when the region stays as it is.
- */
-static uint64_t clear_sealed(const struct region_sweep *sweep, unsigned i)
-{
-    const struct map *map = sweep->map;
-    uint64_t region = sweep->region[i].number, word = sweep->region[i].word;
-    _Atomic uint64_t *seal = map_region_seal(map, region);
-    uint64_t before = atomic_load(seal), seen = before, made = seal_of_words(map, region, word);
-    STEP("seal");
-    if (atomic_load(map_region_word(map, region)) != word || !atomic_compare_exchange_strong(seal, &seen, made))
-        return 0;
-    if (take_dirty_off(sweep, i))
-        return made;
-    seen = made;
-    STEP("take seal back");
-    atomic_compare_exchange_strong(seal, &seen, before);
-    return 0;
-}
-
-/* The first `count` of the sweep. */
-static void clear_all_sealed(const struct region_sweep *sweep, unsigned count)
-{
-    const struct map *map = sweep->map;
-    uint64_t seals[REGION_SWEEP], any = 0;
-    for (unsigned i = 0; i < count; i++)
-        any |= seals[i] = map_is_usable(map) ? clear_sealed(sweep, i) : 0;
-    bool synced = any != 0 && sync_sealed(sweep, count);
-    for (unsigned i = 0; i < count; i++) {
-        uint64_t region = sweep->region[i].number, seen = seals[i];
-        if (seals[i] != 0 && !synced) {
-            set_dirty(map_region_word(map, region), 0);
-        } else if (seals[i] != 0) {
-            STEP("confirm seal");
-            atomic_compare_exchange_strong(map_region_seal(map, region), &seen, seal_confirmed(sweep->region[i].word));
-        }
-    }
-}
-
-/* ---- without: DIRTY goes when the words are on the disk ---- */
-
-/* The words of those from `first` on, in one call for neighbours. @return how far they are on the disk. */
-static unsigned sync_words(const struct region_sweep *sweep, unsigned first)
-{
-    unsigned done = first;
+    unsigned done = sweep->region[0].number == 0 ? 1 : 0; /* with the header */
     for (unsigned run; done < sweep->count; done += run) {
         run = neighbours(sweep, done);
         uint64_t region = sweep->region[done].number;
@@ -431,37 +325,32 @@ static unsigned sync_words(const struct region_sweep *sweep, unsigned first)
     return done;
 }
 
-/* Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect. */
-static void sync_swept(const struct region_sweep *sweep, unsigned first, unsigned count)
+/*
+ * Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect or, where the
+ * region's first word never got there, unknown.
+ */
+static void sync_swept(const struct region_sweep *sweep, unsigned count)
 {
-    for (unsigned i = first, run; i < count; i += run) {
-        uint64_t region = sweep->region[i].number, end = window_end(region, UINT64_MAX);
+    for (unsigned i = 0, run; i < count; i += run) {
+        uint64_t first = sweep->region[i].number, end = window_end(first, UINT64_MAX);
         for (run = 1; i + run < count && sweep->region[i + run].number < end; run++)
             ;
-        sync_states(sweep->map, region, sweep->region[i + run - 1].number + 1);
+        sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
     }
-}
-
-static void clear_unsealed(struct region_sweep *sweep, unsigned first)
-{
-    struct map *map = sweep->map;
-    if (!sync_header(map, (char *)map->header + FORMAT_PAGE))
-        return;
-    unsigned end = sync_words(sweep, first);
-    for (unsigned i = first; i < end && map_is_usable(map); i++)
-        take_dirty_off(sweep, i);
-    sync_swept(sweep, first, end);
 }
 
 void region_sweep_close(struct region_sweep *sweep, bool flushed)
 {
-    unsigned sealed = count_below(sweep, SEALED_WINDOWS);
-    if (flushed && sweep->count > 0 && sync_unswept(sweep) == 0) {
-        if (sealed > 0)
-            clear_all_sealed(sweep, sealed);
-        if (sealed < sweep->count)
-            clear_unsealed(sweep, sealed);
+    unsigned count = 0;
+    if (flushed && sweep->count > 0 && sync_header(sweep) && sync_unswept(sweep) == 0)
+        count = sync_words(sweep);
+    for (unsigned i = 0; i < count && map_is_usable(sweep->map); i++) {
+        uint64_t seen = sweep->region[i].word;
+        STEP("CAS DIRTY off");
+        atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
+                                       seen & ~(REGION_DIRTY | REGION_TOUCHED));
     }
+    sync_swept(sweep, count);
     sweep->count = 0;
 }
 
@@ -499,46 +388,17 @@ static void count_windows(struct map *map, int fd)
     atomic_store(&map->header->windows, window);
 }
 
-/* Clean, but is it? Not without the seal of its word: that, or the words, may be another moment's. */
-static bool is_sealed(const struct map *map, uint64_t region, uint64_t word)
-{
-    _Atomic uint64_t *seal = map_region_seal(map, region);
-    if (!seal || !(word & REGION_UNITS))
-        return true;
-    uint64_t there = atomic_load(seal);
-    return there == seal_confirmed(word) || there == seal_of_words(map, region, word);
-}
-
-/* Is anything not yet known to be on the disk that a sweep, or a write, wanted there? Then the header's time window may not be, either. */
-static bool any_unconfirmed(const struct map *map)
-{
-    const uint64_t count = region_count(map);
-    for (uint64_t region = 0; region < count; region++) {
-        uint64_t word = atomic_load(map_region_word(map, region));
-        const _Atomic uint64_t *seal = map_region_seal(map, region);
-        if ((word & REGION_DIRTY) || (seal && (word & REGION_UNITS) && atomic_load(seal) != seal_confirmed(word)))
-            return true;
-    }
-    return false;
-}
-
-/* @return whether it has changed. */
+/* @return whether it was DIRTY. */
 static bool enter_region(const struct map *map, uint64_t region)
 {
-    _Atomic uint64_t *word = map_region_word(map, region), *seal = map_region_seal(map, region);
+    _Atomic uint64_t *word = map_region_word(map, region);
     uint64_t seen = atomic_load(word);
-    bool doubtful = (seen & REGION_DIRTY) || !is_sealed(map, region, seen);
-    uint64_t now = seen & ~(REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED);
-    if (doubtful)
-        now = (now + REGION_SEQUENCE) | REGION_SUSPECT; /* no seal that may be there is the new word's */
-    bool confirmed = !seal || !(seen & REGION_UNITS) || atomic_load(seal) == seal_confirmed(seen);
-    if (now == seen && confirmed)
+    bool dirty = seen & REGION_DIRTY;
+    if (!(seen & (REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)))
         return false;
     STEP("DIRTY->SUSPECT");
-    atomic_store(word, now);
-    if (!confirmed)
-        atomic_store(seal, seal_confirmed(now));
-    return true;
+    atomic_store(word, (seen & ~(REGION_DIRTY | REGION_DURABLE | REGION_TOUCHED)) | (dirty ? REGION_SUSPECT : 0));
+    return dirty;
 }
 
 int region_enter_boot(struct map *map, int fd, int64_t modified)
@@ -546,17 +406,17 @@ int region_enter_boot(struct map *map, int fd, int64_t modified)
     count_windows(map, fd);
     int error = map_attach_windows(map, fd);
     /* First, and on the disk: if this process is killed in between, the next one finds no DIRTY any more. */
-    if (error == 0 && any_unconfirmed(map)) {
+    if (error == 0 && region_any_dirty(map)) {
         window_bridge(map, modified);
         error = (int)raw(SYS_msync, map->header, FORMAT_PAGE, MS_SYNC);
     }
     for (uint64_t region = 0, end; error == 0 && region < region_count(map); region = end) {
-        bool changed = false;
+        bool dirty = false;
         uint64_t first = region;
         end = window_end(region, UINT64_MAX);
         for (; region < end; region++)
-            changed |= enter_region(map, region);
-        if (changed)
+            dirty |= enter_region(map, region);
+        if (dirty)
             error = sync_states(map, first, end);
     }
     return error;

@@ -6,13 +6,8 @@
  * flight. After a power cut a DIRTY region is SUSPECT: a mismatch in it is adopted, and counted as recovered.
  *
  *   write   announce; then look: DURABLE? If not: set DIRTY (sequence + 1), msync, OR in DURABLE; then issue
- *   clear   take DURABLE off (sequence + 1), remember the word; nothing in flight, nothing pending? flush the data; store a seal, which is made of
- *           the block words and the sequence number; CAS DIRTY off from exactly the remembered word; msync word, seal and block words; confirm
- *           the seal
- *
- * so that clearing waits for the store once. After a power cut a region without DIRTY is clean if its seal was confirmed, or is what its block
- * words are; of that sequence number, in either case. Word, seal and block words may reach the disk in any order. Regions of the large windows
- * have no seals: of those the block words are synced before DIRTY goes.
+ *   clear   take DURABLE off (sequence + 1), remember the word; nothing in flight, nothing pending? flush the data; msync the block
+ *           words; CAS DIRTY off from exactly the remembered word
  *
  * A region that never had a unit becomes DIRTY in the same store as its first unit's bit, and is DURABLE at once: without the bit there
  * are no checksums on the disk that could be untrue.

@@ -33,48 +33,15 @@ static bool has_dirty(const struct file *file)
     return file_has_map(file) && atomic_load_explicit(&file->map.dirtied, memory_order_relaxed);
 }
 
-/*
- * Sweeps of what was written just now, at the first sync of a file and before its last descriptor is closed, are rationed: a twentieth of the
- * time, and one second of it in advance. A program that writes a few files has them all swept, one that writes thousands does not wait for the
- * disk with each of them. Relaxed: two threads that sweep at once may both be let.
- */
-static _Atomic int64_t paid_until; /* nanoseconds of CLOCK_MONOTONIC */
-
-enum { RATION = 20 };
-#define IN_ADVANCE (INT64_C(1000000000) * RATION)
-
-static int64_t monotonic_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
-static bool ration_is_left(void)
-{
-    return atomic_load_explicit(&paid_until, memory_order_relaxed) <= monotonic_now();
-}
-
-/* Since `begin`, by monotonic_now. */
-static void ration_take(int64_t begin)
-{
-    int64_t paid = atomic_load_explicit(&paid_until, memory_order_relaxed);
-    int64_t from = paid > begin - IN_ADVANCE ? paid : begin - IN_ADVANCE;
-    atomic_store_explicit(&paid_until, from + (monotonic_now() - begin) * RATION, memory_order_relaxed);
-}
-
 void sweep_open_view(struct sweep *sweep, struct fd_view *view)
 {
     *sweep = (struct sweep){.view = *view};
     struct file *file = view->file;
     view->file = NULL;
     view->offset = NULL;
-    if (file && has_dirty(file)) {
-        sweep->all = !atomic_exchange(&file->synced, true) && ration_is_left();
-        bool is_due = sweep->all || is_time(file, AFTER_SYNC, window_now());
-        if (is_due)
-            atomic_store(&file->swept, window_now());
-        if (is_due && region_sweep_open(&sweep->regions, &file->map, &sweep->cursor, sweep->all) > 0)
+    if (file && has_dirty(file) && is_time(file, AFTER_SYNC, window_now())) {
+        atomic_store(&file->swept, window_now());
+        if (region_sweep_open(&sweep->regions, &file->map, &sweep->cursor, false) > 0)
             return;
     }
     fd_view_close(&sweep->view);
@@ -133,12 +100,9 @@ void sweep_close(struct sweep *sweep, bool synced)
 {
     if (!sweep_is_open(sweep))
         return;
-    int64_t begin = monotonic_now();
     region_sweep_close(&sweep->regions, synced);
     if (synced)
         sweep_rest(sweep);
-    if (sweep->all)
-        ration_take(begin);
     fd_view_close(&sweep->view);
 }
 
@@ -146,10 +110,7 @@ void sweep_close_briefly(struct sweep *sweep, bool synced)
 {
     if (!sweep_is_open(sweep))
         return;
-    int64_t begin = monotonic_now();
     region_sweep_close(&sweep->regions, synced);
-    if (sweep->all)
-        ration_take(begin);
     fd_view_close(&sweep->view);
 }
 
@@ -165,13 +126,30 @@ __attribute__((noinline)) void sweep_file(const struct fd_view *view, bool all)
     sweep_rest(&sweep);
 }
 
+/*
+ * Sweeps at close are rationed: a tenth of the time, and two seconds of it in advance. A program that closes a few files has them all swept,
+ * one that writes thousands does not wait for the disk with each of them. Relaxed: two threads that sweep at once may both be let.
+ */
+static _Atomic int64_t paid_until; /* nanoseconds of CLOCK_MONOTONIC */
+
+enum { RATION = 10 };
+#define IN_ADVANCE (INT64_C(2000000000) * RATION)
+
+static int64_t monotonic_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
 static void sweep_rationed(const struct fd_view *view)
 {
-    int64_t begin = monotonic_now();
-    if (!ration_is_left())
+    int64_t begin = monotonic_now(), paid = atomic_load_explicit(&paid_until, memory_order_relaxed);
+    if (paid > begin)
         return;
     sweep_file(view, true);
-    ration_take(begin);
+    int64_t from = paid > begin - IN_ADVANCE ? paid : begin - IN_ADVANCE;
+    atomic_store_explicit(&paid_until, from + (monotonic_now() - begin) * RATION, memory_order_relaxed);
 }
 
 /* A file without a name needs no checksums any more. */

@@ -125,7 +125,6 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     file->is_device = is_device;
     file->device = device;
     file->inode = inode;
-    atomic_store(&file->synced, false);
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
     atomic_store(&file->swept, 0);

@@ -22,7 +22,6 @@ struct file {
     _Atomic bool in_use; /* changed with the process lock held */
     bool is_device;      /* bounced, never a map */
     bool is_in_memory;   /* its file system is the page cache alone: the kernel copies what is read, and pins nothing */
-    _Atomic bool synced; /* by the program, with regions DIRTY */
     _Atomic bool unlinked;           /* had no name left when its last descriptor was closed */
     _Atomic uint32_t suspicions;     /* in-place reads that were suspected wrongly */
     _Atomic int64_t swept;           /* when DIRTY regions were last swept, nanoseconds of CLOCK_REALTIME_COARSE */

@@ -12,9 +12,6 @@
  */
 int mapfile_regions(const char *store, uint64_t *words, uint64_t regions);
 
-/* The same of a map that a power cut has left: a region whose seal does not hold counts as DIRTY. */
-int mapfile_regions_after_cut(const char *store, uint64_t *words, uint64_t regions);
-
 /* The time window of the last write, nanoseconds of CLOCK_REALTIME. @return 0; -1 when there is no map. */
 int mapfile_window(const char *store, int64_t *issue, int64_t *completion);
 

@@ -363,7 +363,7 @@ static bool check_mounted(struct story *story, struct cut *cut)
     struct setting setting = {.store = story->store_path, .boot_id = boot_id};
 
     snprintf(boot_id, sizeof(boot_id), "%032x", 0xb0070000 + total.cuts);
-    cut->mapped = mapfile_regions_after_cut(story->store_path, cut->regions, REGIONS) == 0;
+    cut->mapped = mapfile_regions(story->store_path, cut->regions, REGIONS) == 0;
     forget_doubtful(cut);
     if (!dirty_is_recent(cut))
         return false;
@@ -470,10 +470,10 @@ static bool cut_anywhere(struct story *story, unsigned cuts)
 static bool cut_at_steps(struct story *story, unsigned cuts)
 {
     static const char *const steps[] = {
-        "enter in-flight",   "DURABLE?",     "set DIRTY",     "msync state",     "OR DURABLE",
-        "OR DURABLE ahead",  "issue",        "complete",      "current=new",     "CAS pending new->0",
-        "DURABLE off",       "seal",         "CAS DIRTY off", "leave in-flight", "nothing in flight?",
-        "give DURABLE back", "msync region", "confirm seal",  "sum words"};
+        "enter in-flight",  "DURABLE?",    "set DIRTY",     "msync state",     "OR DURABLE",
+        "OR DURABLE ahead", "issue",       "complete",      "current=new",     "CAS pending new->0",
+        "DURABLE off",      "msync words", "CAS DIRTY off", "leave in-flight", "nothing in flight?",
+        "give DURABLE back"};
     const unsigned count = sizeof(steps) / sizeof(steps[0]);
     bool fine = true;
 

@@ -190,21 +190,6 @@ START_TEST(a_clearer_is_not_misled_by_a_second_one)
 }
 END_TEST
 
-START_TEST(a_clearer_that_comes_too_late_leaves_the_seal_of_the_other)
-{
-    struct region_sweep second;
-    uint64_t cursor = 2, again = 2;
-    new_map();
-    mark(2);
-    ck_assert_uint_eq(region_sweep_open(&sweep, map, &cursor, true), 1);
-    ck_assert_uint_eq(region_sweep_open(&second, map, &again, true), 1);
-    region_sweep_close(&second, true);
-    region_sweep_close(&sweep, true);
-    ck_assert(is(2, 0));
-    ck_assert_uint_eq(*map_region_seal(map, 2), sequence(2) << 1 | 1);
-}
-END_TEST
-
 START_TEST(a_region_with_a_pending_block_stays_dirty)
 {
     new_map();
@@ -329,127 +314,6 @@ START_TEST(a_suspect_region_that_is_written_and_swept_stays_suspect)
 }
 END_TEST
 
-/* ---- Seals: region 5 of SUMs became clean in boot 1, and then power failed. ---- */
-
-/* What a power cut has left of a region that had just become clean. */
-enum leftovers { ALL_OF_IT, CONFIRMED, OLD_WORDS, OLD_SEAL, NO_SEAL, OLD_WORD };
-
-static void seal_of_sums(unsigned count, uint64_t number)
-{
-    *map_region_seal(map, 5) = ((uint64_t)count * SUM ^ number * UINT64_C(0x9E3779B97F4A7C15)) & ~UINT64_C(1);
-}
-
-static bool clean_region_5(struct peer *peer, void *argument)
-{
-    enum leftovers left = *(const enum leftovers *)argument;
-    (void)peer;
-    pretend_boot(1);
-    ck_assert_int_eq(locked_map_open(map, &fixture.key, true), 0);
-    cover_regions();
-    mark(5);
-    for (unsigned i = 0; i < 3; i++)
-        words_set(map, 5 * REGION_BLOCKS + i, SUM, WORD_IDLE);
-    ck_assert_uint_eq(sweep_all(true), 1);
-    if (left != CONFIRMED)
-        seal_of_sums(3, sequence(5));
-    if (left == OLD_WORDS)
-        words_set(map, 5 * REGION_BLOCKS + 1, WORD_UNKNOWN, WORD_IDLE);
-    if (left == OLD_SEAL)
-        seal_of_sums(3, sequence(5) - 1);
-    if (left == NO_SEAL)
-        *map_region_seal(map, 5) = 0;
-    if (left == OLD_WORD)
-        atomic_fetch_sub(map_region_word(map, 5), UINT64_C(1) << REGION_SEQUENCE_SHIFT);
-    map->header->window_issue = map->header->window_completion = fixture.key.modified - INT64_C(1000000000);
-    return true;
-}
-
-static void open_after_cut(enum leftovers left)
-{
-    map_fixture_prepare(&fixture);
-    peer_run(clean_region_5, &left);
-    open_in_boot(2);
-}
-
-static bool look_in_boot_2(struct peer *peer, void *argument)
-{
-    const uint64_t *expected = argument;
-    (void)peer;
-    open_in_boot(2);
-    ck_assert(is(4, 0) && is(6, 0));
-    return is(5, *expected);
-}
-
-static void expect_after_cut(enum leftovers left, uint64_t state)
-{
-    map_fixture_prepare(&fixture);
-    peer_run(clean_region_5, &left);
-    peer_run(look_in_boot_2, &state);
-}
-
-START_TEST(a_region_is_clean_after_a_power_cut_if_its_words_are_what_its_seal_says)
-{
-    expect_after_cut(ALL_OF_IT, 0);
-    expect_after_cut(CONFIRMED, 0);
-}
-END_TEST
-
-START_TEST(a_region_is_suspect_after_a_power_cut_if_its_word_its_seal_or_its_words_were_lost)
-{
-    for (enum leftovers left = OLD_WORDS; left <= OLD_WORD; left++)
-        expect_after_cut(left, REGION_SUSPECT);
-}
-END_TEST
-
-START_TEST(a_seal_that_is_not_confirmed_tells_of_a_header_that_may_be_old)
-{
-    bool first;
-    open_after_cut(ALL_OF_IT);
-    ck_assert(!window_changed_outside(map, fixture.key.modified, FLIGHT_BEYOND, &first));
-}
-END_TEST
-
-START_TEST(a_confirmed_seal_tells_of_a_header_that_is_up_to_date)
-{
-    bool first;
-    open_after_cut(CONFIRMED);
-    ck_assert(window_changed_outside(map, fixture.key.modified, FLIGHT_BEYOND, &first));
-}
-END_TEST
-
-static bool trust_in_boot_2(struct peer *peer, void *argument)
-{
-    (void)peer, (void)argument;
-    open_in_boot(2);
-    ck_assert(is(5, REGION_SUSPECT));
-    region_trust(map, 5);
-    return true;
-}
-
-START_TEST(a_region_that_was_found_whole_has_a_seal_in_the_next_boot)
-{
-    enum leftovers left = NO_SEAL;
-    map_fixture_prepare(&fixture);
-    peer_run(clean_region_5, &left);
-    peer_run(trust_in_boot_2, NULL);
-    open_in_boot(3);
-    ck_assert(is(5, 0));
-}
-END_TEST
-
-START_TEST(regions_of_large_windows_become_clean_without_seals)
-{
-    const uint64_t last = window_first_region(SEALED_WINDOWS) - 1;
-    map_fixture_new(&fixture, 8);
-    for (uint64_t region = last; region < last + 3; region++)
-        ck_assert_int_eq(locked_map_cover(map, region * REGION_BLOCKS, 8), 0);
-    ck_assert_uint_eq(sweep_all(true), 4);
-    ck_assert(map_region_seal(map, last) && *map_region_seal(map, last) == (sequence(last) << 1 | 1));
-    ck_assert_ptr_null(map_region_seal(map, last + 1));
-    ck_assert(!region_any_dirty(map));
-}
-END_TEST
-
 static bool lose_a_unit_s_bit(struct peer *peer, void *argument)
 {
     dirty_in_boot_1(peer, argument);
@@ -535,7 +399,6 @@ int main(int argc, char **argv)
         a_region_with_a_request_in_flight_stays_durable,
         a_clearer_that_gives_durable_back_cannot_be_mistaken_for_nobody,
         a_clearer_is_not_misled_by_a_second_one,
-        a_clearer_that_comes_too_late_leaves_the_seal_of_the_other,
         a_region_with_a_pending_block_stays_dirty,
         a_write_during_the_flush_keeps_the_region_dirty,
         a_mutator_in_between_keeps_the_region_dirty,
@@ -549,12 +412,6 @@ int main(int argc, char **argv)
         a_header_that_is_older_than_the_last_writes_is_no_outside_change,
         times_that_were_not_flushed_are_no_outside_change,
         an_edit_long_after_the_power_cut_is_an_outside_change,
-        a_region_is_clean_after_a_power_cut_if_its_words_are_what_its_seal_says,
-        a_region_is_suspect_after_a_power_cut_if_its_word_its_seal_or_its_words_were_lost,
-        a_seal_that_is_not_confirmed_tells_of_a_header_that_may_be_old,
-        a_confirmed_seal_tells_of_a_header_that_is_up_to_date,
-        a_region_that_was_found_whole_has_a_seal_in_the_next_boot,
-        regions_of_large_windows_become_clean_without_seals,
         NULL,
     };
     process_start();
