@@ -13,7 +13,6 @@
 #include "base/process.h"
 #include "base/raw.h"
 #include "bounce/copy.h"
-#include "engine/cancel.h"
 #include "rings/uring_ring.h"
 
 /* What rings are asked for that this shim knows how to shadow; newer flags are refused as an older kernel would. */
@@ -33,14 +32,6 @@
 
 /* With these the kernel refuses SQPOLL. */
 #define UNPOLLED_FLAGS (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_DEFER_TASKRUN)
-
-/*
- * What a thread that uses its ring alone is given beside: completions do not interrupt it where it computes. They wait for its next call, or for
- * the timer's tick, as they would natively wait to be looked for; in the shim nobody finds one without a call. An interruption costs both
- * processors a microsecond and more, and a thread that copies and sums meets more of them than one that only calls. The kernel says in the
- * flags that some wait; who looks for completions (liburing, the shim) sees that, and calls.
- */
-#define CALM_FLAGS (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG)
 
 /* In the shared part of front: the words of both queues, on cache lines of their own, then the array, then the completions. */
 struct queue_words {
@@ -263,7 +254,7 @@ static struct uring *shadow(int fd, const struct io_uring_params *asked, const s
     ring->sqe_size = (asked->flags & IORING_SETUP_SQE128) ? 128 : 64;
     ring->cqe_size = (asked->flags & IORING_SETUP_CQE32) ? 32 : 16;
     ring->front.params = *real;
-    ring->front.params.flags = asked->flags;
+    ring->front.params.flags |= asked->flags;
     ring->front.params.sq_thread_cpu = asked->sq_thread_cpu;
     ring->front.params.sq_thread_idle = asked->sq_thread_idle;
     if (map_kernel_part(ring, fd, real) && map_shadow(ring, fd, real) && uring_publish(ring, fd))
@@ -271,30 +262,6 @@ static struct uring *shadow(int fd, const struct io_uring_params *asked, const s
     uring_unmap(ring);
     uring_discard(ring);
     return NULL;
-}
-
-/*
- * CALM_FLAGS for a set-up that says nothing of all that. Threads that wait for what others have submitted would learn of it late; so only for a
- * process with one thread, or a ring that takes entries from one.
- */
-static uint32_t calm_flags(uint32_t asked)
-{
-    const bool chooses = asked & (UNPOLLED_FLAGS | IORING_SETUP_SQPOLL | IORING_SETUP_IOPOLL);
-    const bool is_alone = CANCEL_ALONE || (asked & IORING_SETUP_SINGLE_ISSUER);
-    return is_alone && !chooses ? CALM_FLAGS : 0;
-}
-
-/* io_uring_setup(2), with CALM_FLAGS where the kernel knows them (Linux 5.19). */
-static long setup_real(unsigned entries, struct io_uring_params *params)
-{
-    const struct io_uring_params asked = *params;
-    const uint32_t calm = calm_flags(asked.flags);
-    params->flags |= calm;
-    long fd = raw(SYS_io_uring_setup, entries, params);
-    if (fd != -EINVAL || calm == 0)
-        return fd;
-    *params = asked;
-    return raw(SYS_io_uring_setup, entries, params);
 }
 
 /* The kernel's own ring, for want of ours. */
@@ -317,7 +284,7 @@ long uring_setup(unsigned entries, struct io_uring_params *params)
     real = asked;
     if (polled)
         real.flags &= ~(uint32_t)POLLED_FLAGS;
-    long fd = setup_real(entries, &real);
+    long fd = raw(SYS_io_uring_setup, entries, &real);
     if (raw_failed(fd))
         return fd;
     struct uring *ring = shadow((int)fd, &asked, &real);
