@@ -278,16 +278,16 @@ static struct span span_of(const struct map *map, uint64_t region)
     return (struct span){words + first * UNIT_BYTES, words + end * UNIT_BYTES};
 }
 
-static bool sync_span(struct span span)
+static int sync_span(struct span span)
 {
-    return raw(SYS_msync, span.from, span.to - span.from, MS_SYNC) == 0;
+    return (int)raw(SYS_msync, span.from, span.to - span.from, MS_SYNC);
 }
 
 /*
  * The header, for its time window: a clean region must not meet a file whose mtime is later than the header knows. Each call waits for the
  * disk, so this one takes along what follows the header in memory: the word of region 0 and, if that is the first of the sweep, its words.
  */
-static bool sync_header(const struct region_sweep *sweep)
+static int sync_header(const struct region_sweep *sweep)
 {
     struct map *map = sweep->map;
     struct span span = {(char *)map->header, (char *)map->header + 2 * FORMAT_PAGE};
@@ -295,10 +295,10 @@ static bool sync_header(const struct region_sweep *sweep)
         span.to = span_of(map, 0).to;
         STEP("msync words");
     }
-    if (!sync_span(span))
-        return false;
-    atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
-    return true;
+    int error = sync_span(span);
+    if (error == 0)
+        atomic_store_explicit(&map->header_synced, true, memory_order_relaxed);
+    return error;
 }
 
 /* How many of the sweep from `first` on are neighbours in one window. */
@@ -311,46 +311,58 @@ static unsigned neighbours(const struct region_sweep *sweep, unsigned first)
     return run;
 }
 
-/* The words of all, in one call for neighbours. @return how many of them are on the disk. */
-static unsigned sync_words(const struct region_sweep *sweep)
+/* The words of all, in one call for neighbours. @return 0 or -errno. */
+static int sync_words(const struct region_sweep *sweep)
 {
     unsigned done = sweep->region[0].number == 0 ? 1 : 0; /* with the header */
-    for (unsigned run; done < sweep->count; done += run) {
+    int error = 0;
+    for (unsigned run; error == 0 && done < sweep->count; done += run) {
         run = neighbours(sweep, done);
         uint64_t region = sweep->region[done].number;
         STEP("msync words");
-        if (!sync_span((struct span){span_of(sweep->map, region).from, span_of(sweep->map, region + run - 1).to}))
-            break;
+        error = sync_span((struct span){span_of(sweep->map, region).from, span_of(sweep->map, region + run - 1).to});
     }
-    return done;
+    return error;
 }
 
 /*
  * Nothing depends on when a clean word reaches the disk. But until it does, a power cut makes what was cleared suspect or, where the
  * region's first word never got there, unknown.
  */
-static void sync_swept(const struct region_sweep *sweep, unsigned count)
+static int sync_swept(const struct region_sweep *sweep)
 {
-    for (unsigned i = 0, run; i < count; i += run) {
+    int error = 0;
+    for (unsigned i = 0, run; error == 0 && i < sweep->count; i += run) {
         uint64_t first = sweep->region[i].number, end = window_end(first, UINT64_MAX);
-        for (run = 1; i + run < count && sweep->region[i + run].number < end; run++)
+        for (run = 1; i + run < sweep->count && sweep->region[i + run].number < end; run++)
             ;
-        sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
+        error = sync_states(sweep->map, first, sweep->region[i + run - 1].number + 1);
     }
+    return error;
 }
 
-void region_sweep_close(struct region_sweep *sweep, bool flushed)
+static int clear_all(const struct region_sweep *sweep)
 {
-    unsigned count = 0;
-    if (flushed && sweep->count > 0 && sync_header(sweep) && sync_unswept(sweep) == 0)
-        count = sync_words(sweep);
-    for (unsigned i = 0; i < count && map_is_usable(sweep->map); i++) {
+    int error = sync_header(sweep);
+    if (error == 0)
+        error = sync_unswept(sweep);
+    if (error == 0)
+        error = sync_words(sweep);
+    for (unsigned i = 0; error == 0 && i < sweep->count && map_is_usable(sweep->map); i++) {
         uint64_t seen = sweep->region[i].word;
         STEP("CAS DIRTY off");
         atomic_compare_exchange_strong(map_region_word(sweep->map, sweep->region[i].number), &seen,
                                        seen & ~(REGION_DIRTY | REGION_TOUCHED));
     }
-    sync_swept(sweep, count);
+    return error == 0 ? sync_swept(sweep) : error;
+}
+
+void region_sweep_close(struct region_sweep *sweep, bool flushed)
+{
+    int error = flushed && sweep->count > 0 ? clear_all(sweep) : 0;
+    /* The kernel tells of it once, and takes the pages for written from then on: the next sweep would be told that all is on the disk. */
+    if (error != 0)
+        map_break(sweep->map, error);
     sweep->count = 0;
 }
 

@@ -1,6 +1,7 @@
 /* Regions: DIRTY before the data, clean only when nothing is under way, suspect after a power cut. */
 #include <check.h>
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "base/process.h"
 #include "checksum/announce.h"
@@ -144,6 +145,26 @@ START_TEST(without_a_flush_a_region_stays_dirty)
     ck_assert_uint_eq(sweep_all(false), 1);
     ck_assert(is(2, REGION_DIRTY));
     ck_assert(!region_are_durable(map, 2 * REGION_BLOCKS, 1));
+}
+END_TEST
+
+/* The kernel tells of pages that did not reach the disk once. A page that is not there stands for them. */
+START_TEST(words_that_cannot_be_written_are_not_clean_the_next_time_either)
+{
+    uint64_t run, cursor = 0;
+
+    new_map();
+    mark(2);
+    char *page = (char *)map_words(map, 2 * REGION_BLOCKS, &run) + FORMAT_PAGE;
+    ck_assert_uint_eq(region_sweep_open(&sweep, map, &cursor, true), 1);
+    ck_assert_int_eq(munmap(page, FORMAT_PAGE), 0);
+    region_sweep_close(&sweep, true);
+    ck_assert_ptr_eq(mmap(page, FORMAT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                     page);
+    ck_assert(is(2, REGION_DIRTY));
+    ck_assert(!map_is_usable(map));
+    sweep_all(true);
+    ck_assert(is(2, REGION_DIRTY));
 }
 END_TEST
 
@@ -396,6 +417,7 @@ int main(int argc, char **argv)
         a_sequential_writer_has_twice_as_much_marked_each_time,
         a_region_that_nobody_writes_becomes_clean,
         without_a_flush_a_region_stays_dirty,
+        words_that_cannot_be_written_are_not_clean_the_next_time_either,
         a_region_with_a_request_in_flight_stays_durable,
         a_clearer_that_gives_durable_back_cannot_be_mistaken_for_nobody,
         a_clearer_is_not_misled_by_a_second_one,
