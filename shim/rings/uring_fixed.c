@@ -3,16 +3,16 @@
  *
  * The table of buffers is the program's, and as long as the program registers nothing there, ours may be in it: one slot for each slab of the
  * pool, filled when the first request in that slab is submitted. Before whatever the program does to the table ours is taken out, for good. Both, and
- * the use of it, happen with the submission right, and only entries that the kernel starts within the call use it: the kernel looks a buffer up when
- * it starts a request, which keeps it from then on. (Before 6.13 taking a table out would have waited for requests of the program's.)
+ * the use of it, happen with the submission right, and only entries that the kernel starts within the call use it (none behind a drain, ours
+ * included): the kernel looks a buffer up when it starts a request, which keeps it from then on. (Before 6.13 taking a table out would have waited for requests of the program's.)
  *
  * Addresses in the table are those of the process that has registered them. No other one uses it, nor this one when they share the ring.
  *
- * Registered memory is locked memory, which is limited: only for who may lock as much as he likes.
+ * Registered memory is locked memory, and charged to the user, whose other processes may have a limit: only for who has CAP_IPC_LOCK, to whom it
+ * is not charged.
  */
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -40,9 +40,6 @@ static bool may_lock_memory(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {0};
-    struct rlimit limit;
-    if (!raw_failed(raw(SYS_prlimit64, 0, RLIMIT_MEMLOCK, NULL, &limit)) && limit.rlim_cur == RLIM_INFINITY)
-        return true;
     return !raw_failed(raw(SYS_capget, &header, sets)) && (sets[0].effective & 1U << CAP_IPC_LOCK) &&
            is_first_namespace();
 }

@@ -110,7 +110,9 @@ static bool has_room(const struct uring_batch *batch)
 static void note_helping(struct uring_batch *batch, const struct slot *slot)
 {
     const struct io_uring_sqe *real = real_entry(batch, batch->real);
-    const bool is_plain = slot && slot->request.kind != REQUEST_NONE && real->ioprio == 0 && real->personality == 0;
+    const unsigned refusable = IOSQE_IO_DRAIN | ~0U << 7; /* after silent entries; flags that are not known */
+    const bool is_plain = slot && slot->request.kind != REQUEST_NONE && real->ioprio == 0 && real->personality == 0 &&
+                          !(real->flags & refusable);
     if (is_plain)
         helping_add(&batch->helping, &slot->request, real->fd);
     else
@@ -337,6 +339,7 @@ struct uring_staged *uring_stage_gate(struct uring_batch *batch, struct uring_ch
         return NULL;
     struct io_uring_sqe *real = real_entry(batch, batch->real);
     memset(real, 0, batch->ring->sqe_size);
+    batch->ring->has_drained = true; /* the kernel starts later what it is given next */
     real->opcode = IORING_OP_NOP;
     real->flags = IOSQE_IO_DRAIN;
     real->user_data = slot_tag(slot);

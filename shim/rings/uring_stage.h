@@ -36,6 +36,7 @@ struct uring_batch {
     uint32_t requests; /* of what is staged: to be counted in ring->in_flight */
     uint32_t room;     /* for staged entries */
     struct helping helping;
+    bool is_whole; /* not to be handed over in helpings */
     struct uring_staged *staged;
     struct uring_staged few[URING_BATCH];
     struct extent pages; /* of `staged`, when it must hold more */

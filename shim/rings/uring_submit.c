@@ -137,6 +137,17 @@ static uint32_t chain_length(const struct uring *ring, uint32_t position, uint32
     return length;
 }
 
+/* Does one of them count the completions from its own submission on? What is before it must not be over by then. */
+static bool counts_completions(const struct uring *ring, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct io_uring_sqe *sqe = uring_program_sqe(ring, i);
+        if (sqe && sqe->opcode == IORING_OP_TIMEOUT && sqe->off != 0)
+            return true;
+    }
+    return false;
+}
+
 /* Stage up to `count` entries of the program's. @return false when there was no room for all of them, or a helping is complete. */
 static bool stage_program(struct uring_batch *batch, uint32_t count)
 {
@@ -147,7 +158,8 @@ static bool stage_program(struct uring_batch *batch, uint32_t count)
             return false;
         if (batch->count > 0 && uring_closes_direct(sqe))
             return false;
-        if (helping_is_complete(&batch->helping, HELPING_URING, count - batch->taken, sqe->fd, (int64_t)sqe->off))
+        if (!batch->is_whole &&
+            helping_is_complete(&batch->helping, HELPING_URING, count - batch->taken, sqe->fd, (int64_t)sqe->off))
             return false;
         if (!uring_is_plain(ring, sqe)) {
             if (!uring_stage_chain(batch, chain_length(ring, batch->taken, count)))
@@ -293,14 +305,19 @@ static bool may_submit(struct uring *ring, bool claims)
 static long submit(struct uring *ring, int fd, unsigned to_submit, struct sending *wanted)
 {
     uint32_t done = 0;
+    bool is_whole = false;
     for (;;) {
         struct uring_batch batch;
         const uint32_t left = program_entries(ring, to_submit - done);
         /* What the program had consumed when it queued those. Otherwise one that completes at once may find the kernel's queue full, and its
          * completion would wait there for a system call, which a program that looks at memory alone (SQPOLL) does not make. */
         uring_sync(ring);
-        uring_look_registered(ring, fd, wanted->flags & IORING_ENTER_REGISTERED_RING, left);
+        if (done == 0)
+            uring_look_registered(ring, fd, wanted->flags & IORING_ENTER_REGISTERED_RING, left);
         batch_begin(&batch, ring, fd, wanted->flags, left);
+        if (done == 0)
+            is_whole = counts_completions(ring, left);
+        batch.is_whole = is_whole;
         bool all = uring_stage_due(&batch);
         all = stage_program(&batch, left) && all;
         struct sending sending = *wanted;

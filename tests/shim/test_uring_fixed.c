@@ -21,6 +21,7 @@ enum {
     LONG = 64 * BLOCK,
     FEATURE_RW_ATTR = 1 << 16, /* Linux 6.14 */
     CLONE_BUFFERS = 30,
+    SETUP_DEFER_TASKRUN = 1 << 13, /* Linux 6.1 */
 };
 
 /* A file and a ring. */
@@ -276,6 +277,33 @@ START_TEST(requests_in_flight_keep_their_pages)
 }
 END_TEST
 
+/* The kernel starts what is behind a drain when it comes to it: by then the table is the program's. */
+static void register_behind_drain(const struct test_fs *fs)
+{
+    for (unsigned i = 0; i < rounds(10, 100); i++) {
+        struct bed bed;
+
+        bed_open(&bed, fs, i % 2 ? IORING_SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN : 0);
+        write_blocks(&bed, 1, ENOUGH);
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&bed.ring);
+
+        io_uring_prep_write(sqe, bed.fd, bed.memory, BLOCK, 0);
+        sqe->flags |= IOSQE_IO_DRAIN;
+        check_that(io_uring_submit(&bed.ring) == 1, "submit");
+        for (unsigned looks = 0; looks < i % 5; looks++)
+            io_uring_get_events(&bed.ring);
+        check_that(io_uring_register_buffers(&bed.ring, &(struct iovec){bed.memory, BLOCK}, 1) == 0, "register");
+        await(&bed, 1, BLOCK);
+        bed_close(&bed);
+    }
+}
+
+START_TEST(drained_writes_do_not_need_the_table)
+{
+    each_filesystem(register_behind_drain);
+}
+END_TEST
+
 /* An entry without a table of the program's, or beyond it, fails as it does natively. */
 static void fixed_without_table(const struct test_fs *fs)
 {
@@ -359,9 +387,9 @@ END_TEST
 int main(int argc, char **argv)
 {
     return support_main(argc, argv, "bounce pages as registered buffers", 120, NULL,
-                        (const TTest *const[]){pages_are_registered_with_a_ring_that_is_used,
-                                               memory_that_may_not_be_locked_is_not, the_program_finds_its_table_empty,
-                                               requests_in_flight_keep_their_pages,
-                                               a_buffer_that_the_program_has_not_registered_is_bad,
-                                               a_child_writes_its_own_pages, restricted_rings_are_left_alone, NULL});
+                        (const TTest *const[]){
+                            pages_are_registered_with_a_ring_that_is_used, memory_that_may_not_be_locked_is_not,
+                            the_program_finds_its_table_empty, requests_in_flight_keep_their_pages,
+                            drained_writes_do_not_need_the_table, a_buffer_that_the_program_has_not_registered_is_bad,
+                            a_child_writes_its_own_pages, restricted_rings_are_left_alone, NULL});
 }
