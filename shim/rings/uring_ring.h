@@ -97,7 +97,7 @@ struct uring {
     _Atomic bool due;           /* some chain may go on: uring_release has work */
     bool has_bounced;           /* some request was; submission right */
     bool has_silenced;          /* some entry was to skip its completion: from then on the kernel refuses to drain */
-    bool has_drained;           /* the kernel was given a drained entry: a gate, or one that the shim knew no reason to keep back */
+    bool has_drained;           /* the kernel was given a drained entry: a gate, or one not kept back */
     uint32_t fixed_requests;    /* so many, before the table of buffers is made; submission right */
     uint64_t fixed_slabs, fixed_tried; /* of the pool: in the table, and those that were to be; submission right */
     _Atomic bool joined;               /* this process is a member: uring_share.c */
