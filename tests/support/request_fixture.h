@@ -6,6 +6,8 @@
 #ifndef BOUNCEIO_TESTS_REQUEST_FIXTURE_H
 #define BOUNCEIO_TESTS_REQUEST_FIXTURE_H
 
+#include <setjmp.h>
+
 #include "engine/request.h"
 #include "support/map_fixture.h"
 
@@ -45,6 +47,13 @@ ssize_t request_carry_out(const struct request *request, int fd);
 
 /* From beginning to end. @return what the program is told. */
 int64_t request_whole(int fd, const struct request_call *call);
+
+/*
+ * A callback of mismatches (report_set_callback) that leaves to the setjmp of scene_way_out, as a signal handler would that has interrupted the request.
+ */
+extern jmp_buf scene_way_out;
+struct bounceio_mismatch;
+void scene_jump_out(const struct bounceio_mismatch *mismatch, void *argument);
 
 /* What all requests hold together: to be the same again at the end. */
 struct holdings {

@@ -5,7 +5,6 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -15,7 +14,6 @@
 #include "base/process.h"
 #include "base/stats.h"
 #include "bounce/pool.h"
-#include "engine/active.h"
 #include "engine/handover.h"
 #include "engine/report.h"
 #include "engine/request.h"
@@ -174,17 +172,6 @@ START_TEST(with_much_in_flight_it_is_handed_over_alike)
 }
 END_TEST
 
-static jmp_buf way_out;
-
-/* The program's callback of a mismatch leaves as a signal handler would. */
-static void jump(const struct bounceio_mismatch *mismatch, void *argument)
-{
-    (void)mismatch;
-    (void)argument;
-    active_leave(ACTIVE_EVERYTHING);
-    longjmp(way_out, 1);
-}
-
 START_TEST(a_jump_out_of_it_leaves_nothing_behind)
 {
     open_scene();
@@ -192,11 +179,11 @@ START_TEST(a_jump_out_of_it_leaves_nothing_behind)
     const uint64_t verified = stats_get(STAT_blocks_verified), bounced = stats_get(STAT_bytes_bounced);
     const struct request_call call = reading(memory, LENGTH, 0);
     flip_bit_behind(scene.fixture.path, 20 * BLOCK, 1);
-    report_set_callback(jump, NULL);
+    report_set_callback(scene_jump_out, NULL);
     request_ready(&request, scene.fd, &call);
     const ssize_t result = request_carry_out(&request, scene.fd);
     request_issued(&request);
-    if (setjmp(way_out) == 0) {
+    if (setjmp(scene_way_out) == 0) {
         request_complete(&request, result);
         ck_abort_msg("the damage was not met");
     }

@@ -5,7 +5,6 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,7 +17,6 @@
 #include "checksum/region.h"
 #include "checksum/session_peers.h"
 #include "checksum/window.h"
-#include "engine/active.h"
 #include "engine/report.h"
 #include "engine/request.h"
 #include "support/request_fixture.h"
@@ -380,25 +378,14 @@ END_TEST
 
 /* ---- jumps ---- */
 
-static jmp_buf way_out;
-
-/* The program's callback of a mismatch runs in the middle of it all, and leaves as a handler would. */
-static void jump(const struct bounceio_mismatch *mismatch, void *argument)
-{
-    (void)mismatch;
-    (void)argument;
-    active_leave(ACTIVE_EVERYTHING);
-    longjmp(way_out, 1);
-}
-
 START_TEST(a_jump_out_of_the_preparation_leaves_nothing_behind)
 {
     open_scene(O_RDWR, 4);
     const struct holdings before = holdings_of(&scene);
     flip_bit_behind(scene.fixture.path, 2 * BLOCK + 2000, 1);
-    report_set_callback(jump, NULL);
+    report_set_callback(scene_jump_out, NULL);
     struct request_call call = writing(memory, 2 * BLOCK + 512, 0); /* the rest of the last block is read */
-    if (setjmp(way_out) == 0) {
+    if (setjmp(scene_way_out) == 0) {
         request_ask(&request, scene.fd, &call);
         ck_abort_msg("the damage was not met");
     }
@@ -418,14 +405,14 @@ START_TEST(a_jump_out_of_the_completion_leaves_nothing_behind)
 {
     open_scene(O_RDWR, BLOCKS);
     flip_bit_behind(scene.fixture.path, 2 * BLOCK + 2000, 1);
-    report_set_callback(jump, NULL);
+    report_set_callback(scene_jump_out, NULL);
     for (int in_place = 0; in_place < 2; in_place++) {
         const struct holdings before = holdings_of(&scene);
         struct request_call call = reading(memory, in_place ? 4 * BLOCK : LENGTH, 0);
         config.read = in_place ? READ_INPLACE : READ_BOUNCE;
         request_ready(&request, scene.fd, &call);
         ck_assert_int_eq(request.in_place, in_place);
-        if (setjmp(way_out) == 0) {
+        if (setjmp(scene_way_out) == 0) {
             request_complete(&request, request_carry_out(&request, scene.fd));
             ck_abort_msg("the damage was not met");
         }
