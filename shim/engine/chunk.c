@@ -77,8 +77,8 @@ static size_t copy_piece(struct chunk *chunk, struct cursor *cursor, size_t at, 
 }
 
 /*
- * Who read our pages last, a device's thread or the device itself, has their lines still, and each would have to be taken from it. Stores past the
- * cache ask for none. Larger requests, and those beside others, are faster where the device finds in the cache what it is to write.
+ * Presumably who read our pages last, a device's thread, has their lines still, and each would have to be
+ * taken from it, while stores past the cache ask for none. Larger requests, and those beside others, are faster where the device finds in the cache what it is to write.
  */
 static bool is_streamed(const struct chunk *chunk)
 {
