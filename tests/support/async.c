@@ -1,6 +1,7 @@
 /* The table of front doors, and what is the same for all of them. */
 #include "support/async.h"
 
+#include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,8 +97,11 @@ int64_t async_do(struct async *async, const struct async_request *request)
     if (submitted < 0)
         return submitted;
     check_that(submitted == 1, "%s: submitting one request gave %d", async->door->name, submitted);
-    int reaped = async_reap(async, &result, 1, 1, ASYNC_PATIENCE);
+    int reaped;
 
+    do /* what a ring leaves to be done when it is closed interrupts a call once, as it seems */
+        reaped = async_reap(async, &result, 1, 1, ASYNC_PATIENCE);
+    while (reaped == -EINTR);
     check_that(reaped == 1, "%s: waiting for a request gave %d", async->door->name, reaped);
     check_that(result.tag == request->tag, "%s: the result of another request", async->door->name);
     return result.result;
