@@ -5,13 +5,12 @@
 
 #if defined(__x86_64__)
 
-#include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
 
 #include "base/raw.h"
 
-bool return_stack_is_spoilt;
+_Atomic bool return_stack_is_spoilt;
 
 enum { BATCHES = 4, CALLS = 4 };
 
@@ -68,7 +67,7 @@ void return_stack_measure(void)
         if (time < best[batch % 2])
             best[batch % 2] = time;
     }
-    return_stack_is_spoilt = best[1] < best[0] - best[0] / 16;
+    atomic_store_explicit(&return_stack_is_spoilt, best[1] < best[0] - best[0] / 16, memory_order_relaxed);
 }
 
 #endif

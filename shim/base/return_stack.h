@@ -12,12 +12,13 @@
 #ifndef BOUNCEIO_BASE_RETURN_STACK_H
 #define BOUNCEIO_BASE_RETURN_STACK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #if defined(__x86_64__)
 
-/* Set once; a request that misses it is a little slower. */
-extern bool return_stack_is_spoilt;
+/* Set once, relaxed; a request that misses it is a little slower. */
+extern _Atomic bool return_stack_is_spoilt;
 
 /*
  * Right after the system call of a request, in a function with a frame pointer. 16 entries: our own returns on the way out, and some of the
@@ -37,7 +38,8 @@ static inline __attribute__((always_inline)) void return_stack_fill(void)
 
 static inline __attribute__((always_inline)) void return_stack_repair(void)
 {
-    if (return_stack_is_spoilt)
+    /* Relaxed: nothing hangs on it but time. */
+    if (atomic_load_explicit(&return_stack_is_spoilt, memory_order_relaxed))
         return_stack_fill();
 }
 

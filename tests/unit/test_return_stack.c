@@ -1,6 +1,10 @@
 /* Filling the processor's return stack changes nothing that a program can see but time. */
 #include <check.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/time.h>
 
@@ -66,6 +70,34 @@ START_TEST(a_handler_may_interrupt_it_anywhere)
 }
 END_TEST
 
+static _Atomic unsigned repairs;
+static _Atomic bool is_over;
+
+static void *repair(void *nothing)
+{
+    while (!atomic_load_explicit(&is_over, memory_order_relaxed)) {
+        return_stack_repair();
+        atomic_fetch_add_explicit(&repairs, 1, memory_order_relaxed);
+    }
+    return nothing;
+}
+
+/* Another thread may have a ring without direct I/O while the first direct descriptor is being classified. For ThreadSanitizer. */
+START_TEST(measuring_and_repairing_may_meet)
+{
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, repair, NULL), 0);
+    while (atomic_load_explicit(&repairs, memory_order_relaxed) < 100)
+        sched_yield();
+    return_stack_measure();
+    const unsigned before = atomic_load_explicit(&repairs, memory_order_relaxed);
+    while (atomic_load_explicit(&repairs, memory_order_relaxed) < before + 100)
+        sched_yield();
+    atomic_store_explicit(&is_over, true, memory_order_relaxed);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
 START_TEST(measuring_is_done_once)
 {
     return_stack_measure();
@@ -95,6 +127,7 @@ int main(int argc, char **argv)
         every_return_finds_its_way,
         the_red_zone_is_left_alone,
         a_handler_may_interrupt_it_anywhere,
+        measuring_and_repairing_may_meet,
         measuring_is_done_once,
 #else
         there_is_nothing_to_repair,
