@@ -75,7 +75,20 @@ int async_submit(struct async *async, const struct async_request *list, unsigned
 
 int async_reap(struct async *async, struct async_result *results, unsigned least, unsigned most, int milliseconds)
 {
-    return async->door->ways->reap(async, results, least, most, milliseconds);
+    const int64_t end = async_now() + milliseconds;
+    unsigned count = 0;
+
+    for (;;) {
+        /* What the kernel has left to do for a ring that was closed some milliseconds ago interrupts io_getevents, natively, too. */
+        const int64_t left = end - async_now();
+        int n = async->door->ways->reap(async, results + count, least - count, most - count, left > 0 ? (int)left : 0);
+
+        if (n < 0 && n != -EINTR)
+            return count > 0 ? (int)count : n;
+        count += n > 0 ? (unsigned)n : 0;
+        if (count >= least || n == 0 || left <= 0)
+            return (int)count;
+    }
 }
 
 void async_resume(struct async *async)
@@ -97,11 +110,8 @@ int64_t async_do(struct async *async, const struct async_request *request)
     if (submitted < 0)
         return submitted;
     check_that(submitted == 1, "%s: submitting one request gave %d", async->door->name, submitted);
-    int reaped;
+    int reaped = async_reap(async, &result, 1, 1, ASYNC_PATIENCE);
 
-    do /* what a ring leaves to be done when it is closed interrupts a call once, as it seems */
-        reaped = async_reap(async, &result, 1, 1, ASYNC_PATIENCE);
-    while (reaped == -EINTR);
     check_that(reaped == 1, "%s: waiting for a request gave %d", async->door->name, reaped);
     check_that(result.tag == request->tag, "%s: the result of another request", async->door->name);
     return result.result;
