@@ -16,6 +16,7 @@
 #include "base/process.h"
 #include "base/raw.h"
 #include "checksum/locator.h"
+#include "checksum/window.h"
 #include "files/reader.h"
 
 enum { BUCKETS = 4096 };
@@ -127,7 +128,7 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     file->inode = inode;
     atomic_store(&file->unlinked, false);
     atomic_store(&file->suspicions, 0);
-    atomic_store(&file->swept, 0);
+    atomic_store(&file->swept, window_now());
     atomic_store(&file->unsaid, 0);
     atomic_store(&file->looked_for_dead, 0);
     learn_alignment(file, fd);

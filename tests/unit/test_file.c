@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "base/process.h"
+#include "checksum/window.h"
+#include "engine/sweep.h"
 #include "files/file.h"
 #include "support/map_fixture.h"
 #include "support/support.h"
@@ -165,6 +167,21 @@ START_TEST(a_thousand_files_are_told_apart)
 }
 END_TEST
 
+/* What a program has just begun to write is not left alone yet: a sweep would find nothing that it can clear. */
+START_TEST(a_sweep_is_due_half_a_minute_after_the_opening_and_not_before)
+{
+    const int64_t second = INT64_C(1000000000);
+    map_fixture_prepare(&fixture);
+    int64_t before = window_now();
+    struct file *file = open_object(fixture.fd, true);
+    int64_t after = window_now();
+    atomic_store(&file->map.dirtied, true);
+    ck_assert(!sweep_is_due(file, after));
+    ck_assert(!sweep_is_due(file, before + 29 * second));
+    ck_assert(sweep_is_due(file, after + 30 * second));
+}
+END_TEST
+
 static const char *map_path_of(const struct file *file)
 {
     return map_fixture_map_path(&fixture, &file->map);
@@ -220,6 +237,7 @@ int main(int argc, char **argv)
         an_object_that_is_wanted_again_in_time_is_not_closed,
         closed_objects_are_used_again,
         a_thousand_files_are_told_apart,
+        a_sweep_is_due_half_a_minute_after_the_opening_and_not_before,
         the_map_of_a_file_without_a_name_goes_with_its_object,
         the_map_of_a_file_with_a_name_stays,
         the_path_of_a_descriptor_is_absolute,
