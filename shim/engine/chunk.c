@@ -273,7 +273,7 @@ static int open_accounting(struct chunk *chunk)
 static void cancel_accounting(struct chunk *chunk)
 {
     if (chunk->accounting == ACCOUNT_LANDING)
-        landing_close(&chunk->landing, -EINVAL, 0);
+        landing_close(&chunk->landing, LANDING_CANCELLED, 0);
     if (chunk->accounting != ACCOUNT_ANNOUNCED)
         return;
     withdraw(chunk);
@@ -338,7 +338,7 @@ void chunk_complete(struct chunk *chunk, ssize_t result, bool certain)
     if (chunk->accounting == ACCOUNT_LANDING)
         landing_close(&chunk->landing, result, chunk->flags);
     if (chunk->accounting == ACCOUNT_ANNOUNCED) {
-        if (issue_wrote_nothing(result, chunk->flags))
+        if (issue_wrote_nothing(result, chunk->flags, chunk->length))
             withdraw(chunk);
         else if (result < 0 || !certain)
             forget(chunk);
@@ -346,7 +346,7 @@ void chunk_complete(struct chunk *chunk, ssize_t result, bool certain)
             publish_to(chunk, (uint64_t)chunk->offset + (uint64_t)result);
         const int64_t over = chunk->over ? chunk->over : window_fine_now();
         /* A request that failed may not have come as far as moving the file's times: a cancelled one has not. */
-        if (result < 0 || issue_wrote_nothing(result, chunk->flags))
+        if (result < 0 || issue_wrote_nothing(result, chunk->flags, chunk->length))
             window_extend_to(&chunk->view->file->map, over);
         else
             window_renew_to(&chunk->view->file->map, chunk->issued, over);

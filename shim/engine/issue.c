@@ -74,12 +74,11 @@ ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags)
     return bad ? issue_read(fd, bad, length, offset, flags) : -EFAULT;
 }
 
-bool issue_wrote_nothing(ssize_t result, int flags)
+bool issue_wrote_nothing(ssize_t result, int flags, size_t length)
 {
     switch (result) {
     case 0:
     case -EBADF:
-    case -EINVAL:
     case -EFAULT:
     case -EROFS:
     case -EOPNOTSUPP:
@@ -87,6 +86,8 @@ bool issue_wrote_nothing(ssize_t result, int flags)
     case -EPERM:
     case -ESPIPE:
         return true;
+    case -EINVAL:
+        return length % BLOCK_SIZE == 0;
     case -EAGAIN:
         return (flags & RWF_NOWAIT) != 0;
     default:

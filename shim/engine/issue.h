@@ -36,8 +36,11 @@ ssize_t issue_bad_write(int fd, size_t length, int64_t offset, int flags);
 ssize_t issue_bad_write_answer(int fd, size_t length, int64_t offset, int flags, ssize_t result);
 ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags);
 
-/* Can nothing have been written, by a write that returned `result`? DESIGN.md §5. */
-bool issue_wrote_nothing(ssize_t result, int flags);
+/*
+ * Can nothing have been written, by a write of `length` bytes that returned `result`? DESIGN.md §5. EINVAL of a length that the device cannot write
+ * comes late: iomap_dio_bio_iter looks at each extent by itself, when those before it are under way (measured on ext4).
+ */
+bool issue_wrote_nothing(ssize_t result, int flags, size_t length);
 
 /* The descriptor's present file offset, or -errno. */
 int64_t issue_file_offset(int fd);

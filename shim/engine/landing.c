@@ -73,7 +73,7 @@ void landing_close(struct landing *landing, ssize_t result, int flags)
         return;
     int64_t begin = landing->offset;
     int64_t end = begin + (result < 0 ? (int64_t)landing->length : (int64_t)result);
-    if (issue_wrote_nothing(result, flags)) {
+    if (issue_wrote_nothing(result, flags, landing->length)) {
         end = begin;
     } else if (landing->append) {
         /* Other appends in flight land behind this one, or before it. */

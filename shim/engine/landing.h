@@ -5,6 +5,7 @@
 #ifndef BOUNCEIO_ENGINE_LANDING_H
 #define BOUNCEIO_ENGINE_LANDING_H
 
+#include <errno.h>
 #include <sys/types.h>
 
 #include "checksum/mutate.h"
@@ -38,6 +39,7 @@ int landing_open(struct landing *landing, const struct fd_view *view, const stru
  * After it, with what it returned: bytes, or -errno. `flags`: RWF_*. landing->fd is a number of the file's, or -1 when none is left; at
  * TRANSFER_FILE_OFFSET, of the same description.
  */
+#define LANDING_CANCELLED (-EBADF) /* the write was not made */
 void landing_close(struct landing *landing, ssize_t result, int flags);
 
 /* Does a write on this view append, whatever its offset? */

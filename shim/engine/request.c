@@ -264,8 +264,8 @@ void request_cancel(struct request *request)
     if (request->kind == REQUEST_WRITE)
         chunk_cancel(&request->chunk);
     if (request->kind != REQUEST_NONE) {
-        landing_close(&request->landing, -EINVAL, 0);
-        inflow_close(&request->stray, -EINVAL);
+        landing_close(&request->landing, LANDING_CANCELLED, 0);
+        inflow_close(&request->stray, LANDING_CANCELLED);
         pool_give(&request->pages);
     }
     release(request);

@@ -52,7 +52,7 @@ static ssize_t carry_out(struct chunk *chunk, int64_t asked, const struct cursor
     if (config.detect && result > 0)
         detect_change(chunk->view, *start, chunk->data, (size_t)result, chunk->offset);
     bool same_file = fd_view_is_current(chunk->view);
-    bool same_place = !use || issue_wrote_nothing(result, chunk->flags) ||
+    bool same_place = !use || issue_wrote_nothing(result, chunk->flags, chunk->length) ||
                       (offset_was_exclusive(use) && (result < 0 || issue_file_offset(fd) == chunk->offset + result));
     chunk_complete(chunk, result, same_file && same_place);
     if (!same_place)

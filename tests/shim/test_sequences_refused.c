@@ -1,5 +1,5 @@
 /*
- * Sequence 1: a quota refuses in the middle of large writes. What was written can be read, whatever the request
+ * Sequence 1: a quota, or the device, refuses in the middle of writes. What was written can be read, whatever the request
  * returned, and no block is called damaged.
  */
 #include <fcntl.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "support/async.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 #include "support/support.h"
@@ -63,6 +64,50 @@ static int refused(int argc, char **argv)
     return 0;
 }
 
+/*
+ * arguments: file. Writes beyond its end of a length that no device can write: ext4 finds that out at the second extent, when what goes to
+ * the first is under way.
+ */
+static int odd(int argc, char **argv)
+{
+    enum { LENGTH = 2 * BLOCK + 100 };
+
+    check_that(argc == 1, "usage: --odd FILE");
+    int fd = direct_open(argv[0], O_RDWR | O_CREAT);
+
+    direct_write(fd, OLD, 0, 2 * BLOCK);
+    pattern_fill(direct_memory(), LENGTH, NEW, 0);
+    check_that(pwrite(fd, direct_memory(), LENGTH, 0) != 0, "pwrite");
+    read_all(fd, argv[0]);
+    for (const struct async_door *door = async_doors; door->name; door++) {
+        struct async async;
+        struct async_result result;
+        struct async_request write = {.is_write = true, .fd = fd, .memory = direct_memory(), .length = LENGTH};
+
+        check_that(ftruncate(fd, 0) == 0, "ftruncate");
+        direct_write(fd, OLD, 0, 2 * BLOCK);
+        if (!async_open(&async, door, 1))
+            continue;
+        pattern_fill(direct_memory(), LENGTH, NEW, 0);
+        async_use(&async, fd, direct_memory(), LENGTH);
+        check_that(async_submit(&async, &write, 1) == 1 && async_reap(&async, &result, 1, 1, 10000) == 1, "%s",
+                   door->name);
+        async_close(&async);
+        read_all(fd, argv[0]);
+    }
+    return 0;
+}
+
+START_TEST(the_device_refuses_in_the_middle_of_a_write)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = sequence_filesystems(fs);
+
+    for (size_t i = 0; i < count; i++)
+        sequence_run((const char *const[]){"--odd", path_in(fs[i].path, "odd"), NULL});
+}
+END_TEST
+
 static const char *scratch(const struct test_fs *fs, const char *name)
 {
     return path_in(fs->path, name);
@@ -95,8 +140,9 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    static const struct support_mode modes[] = {SEQUENCE_MODES, {"--refused", refused}, {NULL, NULL}};
-    const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write, NULL};
+    static const struct support_mode modes[] = {SEQUENCE_MODES, {"--refused", refused}, {"--odd", odd}, {NULL, NULL}};
+    const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write, the_device_refuses_in_the_middle_of_a_write,
+                                  NULL};
 
     return support_main(argc, argv, "refusals", 60, modes, tests);
 }
