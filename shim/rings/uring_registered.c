@@ -52,6 +52,7 @@ struct uring_registered *registered_make(struct uring *ring)
     uint32_t changes = atomic_load(&ring->control->registered);
     atomic_store(&table->seen, changes);
     atomic_store(&table->lost, changes);
+    atomic_store(&table->buffers_known, changes == 0); /* there are none */
     atomic_store(&table->answer, REGISTERED_NO_ANSWER);
     atomic_store_explicit(&ring->registered, table, memory_order_release);
     return table;

@@ -309,11 +309,15 @@ static void fixed_without_table(const struct test_fs *fs)
 {
     struct bed bed;
 
-    bed_open_used(&bed, fs);
-    io_uring_prep_write_fixed(io_uring_get_sqe(&bed.ring), bed.fd, bed.memory, BLOCK, 0, 0);
-    check_that(io_uring_submit(&bed.ring) == 1, "submit");
-    await(&bed, 1, -EFAULT);
-    bed_close(&bed);
+    for (int with_files = 0; with_files < 2; with_files++) {
+        bed_open_used(&bed, fs);
+        if (with_files)
+            check_that(io_uring_register_files(&bed.ring, &bed.fd, 1) == 0, "register files");
+        io_uring_prep_write_fixed(io_uring_get_sqe(&bed.ring), bed.fd, bed.memory, BLOCK, 0, 0);
+        check_that(io_uring_submit(&bed.ring) == 1, "submit");
+        await(&bed, 1, -EFAULT);
+        bed_close(&bed);
+    }
 }
 
 START_TEST(a_buffer_that_the_program_has_not_registered_is_bad)
