@@ -18,7 +18,8 @@
 #define URING_SETUP_NO_SQARRAY (1U << 16)
 #define URING_SETUP_HYBRID_IOPOLL (1U << 17)
 
-/* struct io_uring_params.features: Linux 6.14. */
+/* struct io_uring_params.features: Linux 6.3, 6.14. */
+#define URING_FEAT_REG_REG_RING (1U << 13)
 #define URING_FEAT_RW_ATTR (1U << 16)
 
 /* io_uring_enter(2). */

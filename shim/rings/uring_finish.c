@@ -7,13 +7,32 @@
 
 enum { WAITALL = 0x100 }; /* MSG_WAITALL, include/linux/socket.h */
 
+/*
+ * What does its own work without telling whether that went well: since Linux 6.0 links behind it hold when the file system refuses it. When the kernel
+ * does not even come to that, they break. (io_uring/sync.c, fs.c, xattr.c, statx.c, truncate.c, advise.c: without req_set_fail.)
+ */
+static bool fails_quietly(const struct slot *slot, int64_t result)
+{
+    const uint64_t such =
+        UINT64_C(1) << IORING_OP_FSYNC | UINT64_C(1) << IORING_OP_SYNC_FILE_RANGE | UINT64_C(1) << IORING_OP_FALLOCATE |
+        UINT64_C(1) << URING_OP_FTRUNCATE | UINT64_C(1) << IORING_OP_MADVISE | UINT64_C(1) << IORING_OP_STATX |
+        UINT64_C(1) << IORING_OP_UNLINKAT | UINT64_C(1) << IORING_OP_RENAMEAT | UINT64_C(1) << IORING_OP_MKDIRAT |
+        UINT64_C(1) << IORING_OP_SYMLINKAT | UINT64_C(1) << IORING_OP_LINKAT | UINT64_C(1) << IORING_OP_FSETXATTR |
+        UINT64_C(1) << IORING_OP_SETXATTR | UINT64_C(1) << IORING_OP_FGETXATTR | UINT64_C(1) << IORING_OP_GETXATTR;
+    const unsigned opcode = slot->uring.sqe->opcode;
+    const bool came_to_it = result != -ECANCELED && result != -EBADF && result != -EINVAL && result != -EFAULT &&
+                            result != -ENAMETOOLONG && result != -ENOMEM && result != -EINTR;
+    return opcode < 64 && such >> opcode & 1 && came_to_it && (slot->uring.ring->features & URING_FEAT_REG_REG_RING);
+}
+
 /* Did the kernel, or would it, count the request as failed? Then links behind it break (io_req_complete_post, fail_links). */
 static bool has_failed(const struct slot *slot, int64_t result)
 {
     const struct io_uring_sqe *sqe = slot->uring.sqe;
     if (result < 0)
         return !(sqe->opcode == IORING_OP_TIMEOUT && result == -ETIME &&
-                 (sqe->timeout_flags & URING_TIMEOUT_ETIME_SUCCESS));
+                 (sqe->timeout_flags & URING_TIMEOUT_ETIME_SUCCESS)) &&
+               !fails_quietly(slot, result);
     switch (sqe->opcode) {
     case IORING_OP_READ:
     case IORING_OP_WRITE:

@@ -249,7 +249,7 @@ static void follow_change(struct uring *ring, struct slot_follow *follow, const 
 
 static int64_t flowed(struct slot *slot, int64_t result)
 {
-    inflow_close(&slot->uring.follow.inflow, result == SLOT_UNDONE ? -EINVAL : (ssize_t)result);
+    inflow_close(&slot->uring.follow.inflow, result == SLOT_UNDONE ? LANDING_CANCELLED : (ssize_t)result);
     return result;
 }
 

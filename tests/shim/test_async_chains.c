@@ -1,6 +1,7 @@
 /*
  * Links and drains: a request that waits for another one uses memory that the other one fills. What is copied too early is stale.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +135,37 @@ START_TEST(a_receive_linked_to_a_write_writes_what_was_received)
 }
 END_TEST
 
+/* --- What fails, and breaks no link ------------------------------------------------------------------------------------ */
+
+/* A directory that there is. What becomes of a request that touches no file the kernel decides alone. */
+static void refused_directory(struct chain_scene *scene)
+{
+    for (unsigned flags = 0; flags < 2; flags++) {
+        for (unsigned i = 0; i < 4; i += 2) {
+            struct io_uring_sqe *sqe = chain_next(scene, i, 0);
+
+            io_uring_prep_mkdirat(sqe, AT_FDCWD, "/", 0700);
+            chain_dress(sqe, i, IOSQE_IO_LINK | (flags ? IOSQE_ASYNC : 0));
+            if (i == 0)
+                chain_queue_nop(scene, i + 1, 0);
+            else
+                chain_queue_write(scene, i + 1, 0, scene->target, scene->memory, BLOCK, 0);
+        }
+        chain_submit(scene, 4);
+        chain_reap(scene, 4);
+        scene_that(scene, scene->results[0] == -EEXIST && scene->results[2] == -EEXIST, "the refusal is %d, then %d",
+                   scene->results[0], scene->results[2]);
+        chain_expect(scene, 3, scene->results[1] < 0 ? scene->results[1] : BLOCK);
+        chain_forget(scene);
+    }
+}
+
+START_TEST(a_link_holds_where_the_kernel_lets_it)
+{
+    chain_on_each_filesystem(refused_directory);
+}
+END_TEST
+
 /* Nobody calls anything that submits while the chain goes on. */
 static void long_chain(struct chain_scene *scene)
 {
@@ -215,6 +247,7 @@ int main(int argc, char **argv)
                                   a_registered_read_linked_to_a_write_copies,
                                   a_read_linked_to_a_send_sends_what_was_read,
                                   a_receive_linked_to_a_write_writes_what_was_received,
+                                  a_link_holds_where_the_kernel_lets_it,
                                   a_long_chain_runs_in_its_order,
                                   many_chains_at_once,
                                   NULL};
