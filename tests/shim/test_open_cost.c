@@ -163,6 +163,12 @@ static struct cost added_cost(const char *path, enum boots boots)
 
 /* --- The tests ---------------------------------------------------------------------------------------------------- */
 
+/* Is the time that it takes the shim's? */
+static bool is_measured(void)
+{
+    return !test_skipped_under("tsan", "most of the time is ThreadSanitizer's own");
+}
+
 static void assert_cheap_to_open(const char *kind, enum boots boots)
 {
     char path[4096];
@@ -172,7 +178,8 @@ static void assert_cheap_to_open(const char *kind, enum boots boots)
     struct cost added = added_cost(path, boots);
     printf("%s: a file of 1 TiB%s: %.0f us more, %.0f of the processor\n", kind,
            boots == SAME_BOOT ? "" : " in another boot", added.time, added.processor);
-    ck_assert_msg(added.processor <= LIMIT, "%s: opening adds %.0f us", kind, added.processor);
+    if (is_measured())
+        ck_assert_msg(added.processor <= LIMIT, "%s: opening adds %.0f us", kind, added.processor);
 }
 
 START_TEST(opening_a_large_sparse_file_that_was_closed_cleanly_costs_at_most_2_ms)
@@ -204,8 +211,9 @@ START_TEST(opening_it_after_a_crash_costs_as_much_as_there_was_in_flight)
     }
     printf("xfs: a file of 1 TiB after a crash: %.0f us, %.0f of the processor\n", after_crash.time,
            after_crash.processor);
-    ck_assert_msg(after_crash.processor <= LIMIT + THREADS * LIMIT_FOR_REQUEST, "opening takes %.0f us",
-                  after_crash.processor);
+    if (is_measured())
+        ck_assert_msg(after_crash.processor <= LIMIT + THREADS * LIMIT_FOR_REQUEST, "opening takes %.0f us",
+                      after_crash.processor);
 }
 END_TEST
 
