@@ -520,6 +520,28 @@ START_TEST(requests_that_are_cancelled_end_once)
 }
 END_TEST
 
+/* --- The doors themselves ----------------------------------------------------------------------------------------- */
+
+/* What happens after an io_uring_queue_exit, to a thread that has gone on to something else. */
+START_TEST(closed_rings_interrupt_no_reaping)
+{
+    struct async context, ring;
+    struct async_result result;
+
+    if (!async_open(&context, async_door("libaio"), 1))
+        return;
+    for (int round = 0; round < 200; round++) {
+        if (!async_open(&ring, async_door("liburing"), 1))
+            return;
+        async_close(&ring);
+        int n = async_reap(&context, &result, 1, 1, 2);
+
+        check_that(n == 0, "round %d: reaping gave %d", round, n);
+    }
+    async_close(&context);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {{"--control", control}, {NULL, NULL}};
@@ -533,6 +555,7 @@ int main(int argc, char **argv)
                                   files_grow,
                                   impossible_requests_get_the_kernels_errors,
                                   requests_that_are_cancelled_end_once,
+                                  closed_rings_interrupt_no_reaping,
                                   NULL};
 
     return support_main(argc, argv, "every front door", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 120, modes, tests);
