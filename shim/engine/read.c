@@ -71,10 +71,11 @@ static ssize_t read_parts(const struct fd_view *view, const struct transfer *tra
         if ((size_t)result < part.length)
             break;
     }
-    /* Damage fails the whole read: a short count would be taken for the end of the file. */
-    if (result == -EIO && done > 0 && by_file_offset && offset_was_exclusive(use))
+    /* Damage fails the whole read: a short count would be taken for the end of the file. So does a length that cannot be read directly. */
+    const bool fails = result == -EIO || result == -EINVAL;
+    if (fails && done > 0 && by_file_offset && offset_was_exclusive(use))
         issue_move_offset(view->fd, -(int64_t)done);
-    return result == -EIO || done == 0 ? result : (ssize_t)done;
+    return fails || done == 0 ? result : (ssize_t)done;
 }
 
 ssize_t transfer_read(const struct fd_view *view, const struct transfer *transfer)

@@ -5,8 +5,10 @@
  * offset) or that must not be torn (RWF_ATOMIC) is a single chunk.
  */
 #include <errno.h>
+#include <sys/resource.h>
 
 #include "base/config.h"
+#include "base/raw.h"
 #include "base/stats.h"
 #include "base/step.h"
 #include "engine/active.h"
@@ -90,6 +92,20 @@ static ssize_t write_chunk(struct chunk *chunk, struct cursor *cursor, int64_t a
     return result;
 }
 
+/*
+ * How much of a write that is split lies below the size that the process may make files (RLIMIT_FSIZE): the kernel cuts a write there, but
+ * answers one that begins there with a signal. Where all of it lies beyond, that is as it should be.
+ */
+static __attribute__((noinline)) size_t length_allowed(const struct fd_view *view, const struct transfer *transfer)
+{
+    struct rlimit limit;
+    int64_t begin = transfer->offset == TRANSFER_FILE_OFFSET ? issue_file_offset(view->fd) : transfer->offset;
+    if (view->file->is_device || begin < 0 || raw(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) != 0 ||
+        limit.rlim_cur <= (uint64_t)begin || limit.rlim_cur - (uint64_t)begin >= transfer->length)
+        return transfer->length;
+    return limit.rlim_cur - (uint64_t)begin;
+}
+
 /* Chunk after chunk, until one is short or fails. @return bytes, or the first chunk's -errno. */
 static ssize_t write_chunks(const struct fd_view *view, const struct transfer *transfer, const struct offset_use *use,
                             int64_t looked)
@@ -99,12 +115,18 @@ static ssize_t write_chunks(const struct fd_view *view, const struct transfer *t
     const bool appends = landing_appends(view, transfer->flags);
     const bool by_file_offset = transfer->offset == TRANSFER_FILE_OFFSET;
     /* What others could write into the middle of, or what must not be torn, goes in one piece. */
-    const bool in_one = appends || (transfer->flags & RWF_ATOMIC) || (by_file_offset && !use->exclusive);
+    bool in_one = appends || (transfer->flags & RWF_ATOMIC) || (by_file_offset && !use->exclusive);
+    size_t length = transfer->length;
+    if (length > TRANSFER_CHUNK && !in_one) {
+        length = length_allowed(view, transfer);
+        /* What the kernel refuses to write directly it refuses as a whole. Files in memory take any length. */
+        in_one = length % view->file->offset_align != 0 && !view->file->is_in_memory;
+    }
     size_t done = 0;
     ssize_t result = 0;
 
-    while (done < transfer->length) {
-        size_t left = transfer->length - done;
+    while (done < length) {
+        size_t left = length - done;
         size_t wanted = in_one || left < TRANSFER_CHUNK ? left : TRANSFER_CHUNK;
         struct chunk chunk;
         chunk_clear(&chunk);

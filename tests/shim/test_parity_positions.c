@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { K = 1024 };
+enum { K = 1024, M = 1024 * 1024 };
 
 static int open_direct(struct parity_scene *scene)
 {
@@ -441,6 +441,58 @@ static void limit_of_file_size(struct parity_scene *scene)
     buffer_free(buffer, 64 * K);
 }
 
+/* Longer than what the shim hands on at once: nothing is transferred all the same, where the kernel refuses the length. */
+static void odd_lengths_of_long_requests(struct parity_scene *scene)
+{
+    enum { LENGTH = 4 * M + 100 };
+    char *buffer = source(5 * M);
+    int fd = open_direct(scene);
+
+    scene_note(scene, "write", write(fd, buffer, LENGTH));
+    position(scene, fd);
+    scene_note(scene, "pwrite", pwrite(fd, buffer, LENGTH, BLOCK));
+    scene_note(scene, "size", lseek(fd, 0, SEEK_END));
+    scene_note(scene, "write whole blocks", pwrite(fd, buffer, 5 * M, 0));
+    lseek(fd, 0, SEEK_SET);
+    scene_note(scene, "read", read(fd, buffer, LENGTH));
+    position(scene, fd);
+    scene_note(scene, "pread", pread(fd, buffer, LENGTH, BLOCK));
+    buffer_free(buffer, 5 * M);
+}
+
+static volatile sig_atomic_t signals_seen;
+
+static void count_signal(int number)
+{
+    (void)number;
+    signals_seen++;
+}
+
+/* The limit is where the shim cuts a long write in two: no signal, as long as something can be written. */
+static void limit_within_a_long_write(struct parity_scene *scene)
+{
+    char *buffer = source(12 * M);
+    int fd = open_direct(scene);
+    struct rlimit old, limit;
+    ssize_t at_offset, at_position;
+
+    signals_seen = 0;
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = (struct rlimit){8 * M, old.rlim_max};
+    signal(SIGXFSZ, count_signal);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    at_offset = pwrite(fd, buffer, 12 * M, 0);
+    lseek(fd, 4 * M, SEEK_SET);
+    at_position = write(fd, buffer, 8 * M);
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, SIG_DFL);
+    scene_note(scene, "at an offset", at_offset);
+    scene_note(scene, "at the position", at_position);
+    scene_note(scene, "signals", signals_seen);
+    position(scene, fd);
+    buffer_free(buffer, 12 * M);
+}
+
 static void streams(struct parity_scene *scene)
 {
     char *buffer = source(BLOCK);
@@ -498,6 +550,8 @@ static const struct parity_case cases[] = {
     {"copies inside the kernel", .run = copies_inside_the_kernel},
     {"stores through a mapping", .run = stores_through_a_mapping},
     {"the limit of file size", .run = limit_of_file_size},
+    {"odd lengths of long requests", .run = odd_lengths_of_long_requests},
+    {"a limit within a long write", .run = limit_within_a_long_write},
     {"streams", .run = streams},
     {.name = NULL},
 };
