@@ -36,6 +36,7 @@ void inflow_close(struct inflow *inflow, ssize_t result)
 {
     if (inflow->landing.mutation.map && !fd_view_leads(&inflow->view))
         inflow->landing.fd = -1;
-    landing_close(&inflow->landing, result, 0);
+    /* A source that ends, or a pipe that holds, as many bytes as no device can write: not the length that was asked for. See issue_wrote_nothing. */
+    landing_close(&inflow->landing, result == -EINVAL ? -EIO : result, 0);
     fd_view_close(&inflow->view);
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/stat.h>
+#include <sys/resource.h>
 
 #include "base/raw.h"
 #include "base/return_stack.h"
@@ -74,6 +75,13 @@ ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags)
     return bad ? issue_read(fd, bad, length, offset, flags) : -EFAULT;
 }
 
+/* Is the kernel asked for the length that was passed? It cuts a write at the size that the process may make files. */
+static bool is_limited(void)
+{
+    struct rlimit limit;
+    return raw(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY;
+}
+
 bool issue_wrote_nothing(ssize_t result, int flags, size_t length)
 {
     switch (result) {
@@ -87,7 +95,7 @@ bool issue_wrote_nothing(ssize_t result, int flags, size_t length)
     case -ESPIPE:
         return true;
     case -EINVAL:
-        return length % BLOCK_SIZE == 0;
+        return length % BLOCK_SIZE == 0 && !is_limited();
     case -EAGAIN:
         return (flags & RWF_NOWAIT) != 0;
     default:

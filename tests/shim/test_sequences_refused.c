@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "support/async.h"
@@ -98,6 +100,69 @@ static int odd(int argc, char **argv)
     return 0;
 }
 
+enum { POURED = 2 * BLOCK + 100, ASKED = 16 * BLOCK };
+
+/* A direct file of two blocks, OLD. */
+static int two_old_blocks(const char *path)
+{
+    int fd = direct_open(path, O_RDWR | O_CREAT | O_TRUNC);
+
+    direct_write(fd, OLD, 0, 2 * BLOCK);
+    return fd;
+}
+
+static int new_pipe(void)
+{
+    int ends[2];
+
+    check_that(pipe(ends) == 0, "pipe");
+    check_that(write(ends[1], direct_memory(), POURED) == POURED, "write to a pipe");
+    close(ends[1]);
+    return ends[0];
+}
+
+/* arguments: file, source. The same, of what the kernel pours into the file: the source has fewer bytes than are asked for. */
+static int poured(int argc, char **argv)
+{
+    check_that(argc == 2, "usage: --poured FILE SOURCE");
+    int source = open(argv[1], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    off64_t at = 0, source_at = 0;
+
+    pattern_fill(direct_memory(), POURED, NEW, 0);
+    check_that(write(source, direct_memory(), POURED) == POURED, "write");
+    int fd = two_old_blocks(argv[0]);
+    sendfile(fd, source, &(off_t){0}, ASKED);
+    read_all(fd, argv[0]);
+    close(fd);
+    fd = two_old_blocks(argv[0]);
+    copy_file_range(source, &source_at, fd, &at, ASKED, 0);
+    read_all(fd, argv[0]);
+    close(fd);
+    fd = two_old_blocks(argv[0]);
+    pattern_fill(direct_memory(), POURED, NEW, 0);
+    at = 0;
+    splice(new_pipe(), NULL, fd, &at, ASKED, 0);
+    read_all(fd, argv[0]);
+    return 0;
+}
+
+/* arguments: file. The same, where the limit of file sizes makes a length odd that is not. */
+static int limited(int argc, char **argv)
+{
+    const struct rlimit limit = {POURED, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
+
+    check_that(argc == 1, "usage: --limited FILE");
+    int fd = two_old_blocks(argv[0]);
+
+    pattern_fill(direct_memory(), 3 * BLOCK, NEW, 0);
+    check_that(setrlimit(RLIMIT_FSIZE, &limit) == 0, "setrlimit");
+    ssize_t result = pwrite(fd, direct_memory(), 3 * BLOCK, 0);
+    check_that(setrlimit(RLIMIT_FSIZE, &none) == 0, "setrlimit");
+    check_that(result < 3 * BLOCK, "it was written");
+    read_all(fd, argv[0]);
+    return 0;
+}
+
 START_TEST(the_device_refuses_in_the_middle_of_a_write)
 {
     struct test_fs fs[TEST_FS_MAX];
@@ -105,6 +170,27 @@ START_TEST(the_device_refuses_in_the_middle_of_a_write)
 
     for (size_t i = 0; i < count; i++)
         sequence_run((const char *const[]){"--odd", path_in(fs[i].path, "odd"), NULL});
+}
+END_TEST
+
+START_TEST(the_device_refuses_in_the_middle_of_a_copy)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = sequence_filesystems(fs);
+
+    for (size_t i = 0; i < count; i++)
+        sequence_run(
+            (const char *const[]){"--poured", path_in(fs[i].path, "odd"), path_in(fs[i].path, "source"), NULL});
+}
+END_TEST
+
+START_TEST(the_device_refuses_what_a_limit_has_cut)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = sequence_filesystems(fs);
+
+    for (size_t i = 0; i < count; i++)
+        sequence_run((const char *const[]){"--limited", path_in(fs[i].path, "odd"), NULL});
 }
 END_TEST
 
@@ -140,8 +226,10 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    static const struct support_mode modes[] = {SEQUENCE_MODES, {"--refused", refused}, {"--odd", odd}, {NULL, NULL}};
+    static const struct support_mode modes[] = {SEQUENCE_MODES,       {"--refused", refused}, {"--odd", odd},
+                                                {"--poured", poured}, {"--limited", limited}, {NULL, NULL}};
     const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write, the_device_refuses_in_the_middle_of_a_write,
+                                  the_device_refuses_in_the_middle_of_a_copy, the_device_refuses_what_a_limit_has_cut,
                                   NULL};
 
     return support_main(argc, argv, "refusals", 60, modes, tests);
