@@ -47,8 +47,10 @@ extern unsigned fd_table_length;
 
 static inline uint64_t fd_word(int fd)
 {
+    if (__builtin_expect((unsigned)fd >= fd_table_length, 0))
+        return FD_UNKNOWN;
     /* Acquire: pairs with the release that stores a word. */
-    return (unsigned)fd < fd_table_length ? atomic_load_explicit(&fd_table[fd], memory_order_acquire) : FD_UNKNOWN;
+    return atomic_load_explicit(&fd_table[fd], memory_order_acquire);
 }
 
 static inline enum fd_state fd_word_state(uint64_t word)
@@ -72,12 +74,15 @@ struct fd_generation {
 };
 extern struct fd_generation *fd_generation;
 
-/* May writes of this number go straight to the next definition? */
+/* May writes of this number go straight to the next definition? Those of pipes and sockets without a branch that is taken. */
 static inline bool fd_writes_pass(int fd)
 {
+    const unsigned passing = FD_STATES(FD_PLAIN) | FD_STATES(FD_EVENT);
     enum fd_state state = fd_word_state(fd_word(fd));
+    if (__builtin_expect(passing >> state & 1, 1))
+        return true;
     if (state != FD_FILE)
-        return state == FD_PLAIN || state == FD_EVENT;
+        return false;
     /* Relaxed: a map created this very moment is as good as one created just after the write. */
     _Atomic uint64_t *now = atomic_load_explicit(&fd_generation->now, memory_order_relaxed);
     return !now || atomic_load_explicit(now, memory_order_relaxed) ==
