@@ -168,6 +168,9 @@ struct store_shared {
 /* Byte of the lock file that stands for a map, in a few short moments; some maps share one. */
 #define STORE_MAP_BYTE(map_id) ((INT64_C(1) << 24) + (int64_t)((map_id)&0xffff))
 
+/* Byte of the lock file that stands for the map of a name while somebody writes its file without being able to use it. */
+#define STORE_UNHEARD_BYTE(name_sum) ((INT64_C(1) << 48) + (int64_t)((name_sum)&0xffffffffffff))
+
 /* Geometry of the windows. */
 static inline unsigned window_of_region(uint64_t region)
 {

@@ -21,6 +21,7 @@
 #include "checksum/map_grow.h"
 #include "checksum/map_remove.h"
 #include "checksum/map_turn.h"
+#include "checksum/map_unheard.h"
 #include "checksum/mapping.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
@@ -406,6 +407,8 @@ static int open_once(struct map *map, const struct map_key *key, bool create)
         error = check_in(maps, map);
     if (error == 0 && (!map_is_usable(map) || mapping_store_failed()))
         error = -EIO;
+    if (error == 0)
+        map_is_unheard(map);
     /* What this process writes from now on is announced nowhere: those who have the map must not take it for damage. */
     if (error != 0 && error != -ESTALE && error != -EBUSY && map->header)
         map_break(map, error);

@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include "checksum/map_unheard.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/window.h"
@@ -89,7 +90,7 @@ static void end_review(const struct subject *subject)
 {
     bool first;
     struct map *map = &subject->view.file->map;
-    if (window_changed_outside(map, subject_modified(subject), FLIGHT_BEYOND, &first))
+    if (window_changed_outside(map, subject_modified(subject), FLIGHT_BEYOND, &first) || map_is_unheard(map))
         return;
     uint64_t flags = atomic_load(&map->header->flags);
     if (!(flags & MAP_CHANGED_SINCE))

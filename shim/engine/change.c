@@ -14,6 +14,7 @@
 #include "base/own.h"
 #include "base/process.h"
 #include "base/raw.h"
+#include "checksum/map_unheard.h"
 #include "checksum/region.h"
 #include "checksum/session.h"
 #include "checksum/store.h"
@@ -127,6 +128,8 @@ static struct file *find_by_probe(int probe, const struct stat *status)
         return NULL;
     process_lock(&saved);
     struct file *file = map_exists(&key) ? file_open(probe, status, false) : NULL;
+    if (file)
+        file_will_be_written(file, probe);
     process_unlock(&saved);
     if (file && !file_has_map(file)) {
         file_release(file);
@@ -166,7 +169,7 @@ void change_open_path_truncation(struct change *change, int directory, const cha
 /* Nothing of the old content is left, and nothing of what was doubted. */
 static void end_doubts(struct map *map, int64_t length)
 {
-    if (length != 0)
+    if (length != 0 || map_is_unheard(map))
         return;
     atomic_fetch_and(&map->header->flags, ~MAP_CHANGED_OUTSIDE);
     for (uint64_t region = 0; region < region_count(map); region++)

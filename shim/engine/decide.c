@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/stats.h"
+#include "checksum/map_unheard.h"
 #include "checksum/question.h"
 #include "checksum/region.h"
 #include "checksum/window.h"
@@ -49,7 +50,7 @@ static bool map_is_doubtful(const struct fd_view *view, uint64_t block, int self
     bool first = false;
     recover_now(view);
     if (!region_is_suspect(map, block) && !(atomic_load(&map->header->flags) & MAP_CHANGED_OUTSIDE) &&
-        !window_changed_outside(map, look_modified(view), self, &first))
+        !map_is_unheard(map) && !window_changed_outside(map, look_modified(view), self, &first))
         return false;
     if (first)
         report_changed_outside(view->fd);

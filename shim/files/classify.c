@@ -61,6 +61,8 @@ static void find_buffered(struct finding *finding, int fd, const struct stat *st
     note_generation();
     if (map_exists(&key))
         finding->file = file_open(fd, status, false);
+    if (finding->file)
+        file_will_be_written(finding->file, fd);
     process_unlock(&saved);
     if (!finding->file)
         return;
@@ -85,6 +87,8 @@ static void find_direct(struct finding *finding, int fd, const struct stat *stat
     finding->file = file_open(fd, status, true);
     if (finding->file) {
         note_generation();
+        if (finding->flags & FD_WRITABLE)
+            file_will_be_written(finding->file, fd);
         finding->state = FD_DIRECT;
         finding->offset = known ? known : shared ? NULL : offset_new();
         if (known)

@@ -16,6 +16,7 @@
 #include "base/process.h"
 #include "base/raw.h"
 #include "checksum/locator.h"
+#include "checksum/map_unheard.h"
 #include "checksum/window.h"
 #include "files/reader.h"
 
@@ -99,9 +100,19 @@ static bool open_map(struct file *file, int fd, bool create)
         return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode) && status.st_rdev == file->inode;
     if (map_key_of(fd, &key) != 0 || key.device != file->device || key.inode != file->inode)
         return false;
-    if (config.store && map_open(&file->map, &key, create) == 0)
+    int error = config.store ? map_open(&file->map, &key, create) : -ENOENT;
+    if (error == 0)
         locator_note(&file->map, fd);
+    /* No map; or it is another's: another inode's that looks alike, another machine's. */
+    file->has_no_say = error != 0 && error != -ENOENT && error != -EBUSY && error != -EXDEV;
     return true;
+}
+
+void file_will_be_written(struct file *file, int fd)
+{
+    struct map_key key;
+    if (file->has_no_say && !file->unheard && map_key_of(fd, &key) == 0)
+        file->unheard = map_unheard_begin(&key);
 }
 
 struct file *file_open(int fd, const struct stat *status, bool create_map)
@@ -131,6 +142,8 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
     atomic_store(&file->swept, window_now());
     atomic_store(&file->unsaid, 0);
     atomic_store(&file->looked_for_dead, 0);
+    file->has_no_say = false;
+    file->unheard = 0;
     learn_alignment(file, fd);
     file->is_in_memory = !is_device && lies_in_memory(fd);
     if (!open_map(file, fd, create_map)) {
@@ -175,6 +188,8 @@ void file_reap(void)
         reader_close(file);
         atomic_store(&file->in_use, false);
         map_close(&file->map, atomic_load(&file->unlinked));
+        if (file->unheard)
+            map_unheard_end(file->unheard);
     }
 }
 

@@ -30,8 +30,10 @@ struct file {
     uint64_t device, inode;
     uint32_t offset_align; /* of direct I/O, bytes; 512 when the filesystem does not say */
     uint32_t memory_align;
-    uint32_t next;  /* hash chain, index + 1; process lock */
-    struct map map; /* map.header NULL: no checksums for this file */
+    uint32_t next;   /* hash chain, index + 1; process lock */
+    bool has_no_say; /* its map could not be had: what is written to it is announced to nobody */
+    int64_t unheard; /* for map_unheard_end, or 0; process lock */
+    struct map map;  /* map.header NULL: no checksums for this file */
 };
 
 struct stat;
@@ -41,6 +43,9 @@ struct stat;
  * Process lock held. @return NULL when the table is full, or the number no longer leads there.
  */
 struct file *file_open(int fd, const struct stat *status, bool create_map);
+
+/* It may be written through this descriptor: if that cannot be announced, others are to know. Process lock held. */
+void file_will_be_written(struct file *file, int fd);
 
 /* Does the number lead to this file? A system call. */
 bool file_is_behind(const struct file *file, int fd);
