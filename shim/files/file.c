@@ -150,6 +150,9 @@ struct file *file_open(int fd, const struct stat *status, bool create_map)
         file_release(file);
         return NULL;
     }
+    /* What others have left DIRTY may be left alone long since. */
+    if (atomic_load(&file->map.dirtied))
+        atomic_store(&file->swept, 0);
     uint32_t *bucket = bucket_of(device, inode);
     file->next = *bucket;
     *bucket = file_index(file) + 1;

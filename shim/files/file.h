@@ -22,9 +22,9 @@ struct file {
     _Atomic bool in_use; /* changed with the process lock held */
     bool is_device;      /* bounced, never a map */
     bool is_in_memory;   /* its file system is the page cache alone: the kernel copies what is read, and pins nothing */
-    _Atomic bool unlinked;           /* had no name left when its last descriptor was closed */
-    _Atomic uint32_t suspicions;     /* in-place reads that were suspected wrongly */
-    _Atomic int64_t swept;           /* when DIRTY regions were last swept, or it was opened: window_now() */
+    _Atomic bool unlinked;       /* had no name left when its last descriptor was closed */
+    _Atomic uint32_t suspicions; /* in-place reads that were suspected wrongly */
+    _Atomic int64_t swept;       /* when DIRTY regions were last swept, or it was opened without any: window_now() */
     _Atomic int64_t looked_for_dead; /* when dead sessions were last looked for, likewise */
     _Atomic int unsaid;              /* errno of a flush of ours that failed, until the program has been told; or 0 */
     uint64_t device, inode;

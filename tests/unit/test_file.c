@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/process.h"
+#include "checksum/region.h"
 #include "checksum/window.h"
 #include "engine/sweep.h"
 #include "files/file.h"
@@ -182,6 +183,26 @@ START_TEST(a_sweep_is_due_half_a_minute_after_the_opening_and_not_before)
 }
 END_TEST
 
+static bool leave_dirty(struct peer *peer, void *argument)
+{
+    (void)peer, (void)argument;
+    map_fixture_reopen(&fixture);
+    region_make_durable(&fixture.map, 0, 1);
+    return true;
+}
+
+/* Programs that write a little, fsync and leave: none of them comes to the end of an interval. */
+START_TEST(what_others_have_left_dirty_is_swept_at_once)
+{
+    map_fixture_new(&fixture, 1);
+    locked_map_close(&fixture.map, false);
+    peer_run(leave_dirty, NULL);
+    struct file *file = open_object(fixture.fd, false);
+    ck_assert(file_has_map(file));
+    ck_assert(sweep_is_due(file, window_now()));
+}
+END_TEST
+
 static const char *map_path_of(const struct file *file)
 {
     return map_fixture_map_path(&fixture, &file->map);
@@ -238,6 +259,7 @@ int main(int argc, char **argv)
         closed_objects_are_used_again,
         a_thousand_files_are_told_apart,
         a_sweep_is_due_half_a_minute_after_the_opening_and_not_before,
+        what_others_have_left_dirty_is_swept_at_once,
         the_map_of_a_file_without_a_name_goes_with_its_object,
         the_map_of_a_file_with_a_name_stays,
         the_path_of_a_descriptor_is_absolute,
