@@ -15,8 +15,11 @@
 #include "bounce/guard.h"
 #include "checksum/store.h"
 
-/* As many mappings as a process may have by default: vm.max_map_count is 65,530. */
-enum { REGISTRY_SLOTS = 65536 };
+/*
+ * Half of the mappings that a process may have by default: vm.max_map_count is 65,530. A large file takes several. The rest is the program's,
+ * for its own memory and threads.
+ */
+enum { REGISTRY_SLOTS = 32768 };
 
 struct mapping {
     _Atomic uintptr_t begin; /* 0: free; CLAIMED: being filled */

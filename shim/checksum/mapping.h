@@ -20,7 +20,7 @@
 /*
  * Map [offset, offset + length) of a file of the store, shared, for reading and writing, not inherited by forked children. `owner`: the
  * map whose memory it is; NULL for sessions' files and the shared page. Thread-safe; async-signal-safe.
- * @return the address, or -errno.
+ * @return the address, or -errno; -ENOMEM also when this would be more than the program can spare.
  */
 long mapping_make(int fd, uint64_t offset, uint64_t length, struct map *owner);
 

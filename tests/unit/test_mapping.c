@@ -535,6 +535,24 @@ START_TEST(a_repair_never_reaches_what_is_mapped_next_at_the_same_place)
 }
 END_TEST
 
+/* Nobody else in the process is to be told that there are none left. */
+START_TEST(the_program_keeps_half_of_the_mappings_that_it_may_have)
+{
+    long address = 0;
+    unsigned made = 0;
+    set_up(1);
+    for (; made < 100000 && address >= 0; made++)
+        address = mapping_make(fixture.fd, 0, FORMAT_PAGE, NULL);
+    ck_assert_int_eq(address, -ENOMEM);
+    ck_assert_uint_gt(made, 30000);
+    /* Of two kinds in turn, so that the kernel does not make one of them. */
+    for (unsigned i = 0; i < 30000; i++)
+        ck_assert_ptr_ne(
+            mmap(NULL, FORMAT_PAGE, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+            MAP_FAILED);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const TTest *const tests[] = {words_that_their_file_no_longer_has_are_unknown_and_the_map_is_broken,
@@ -561,6 +579,7 @@ int main(int argc, char **argv)
                                   other_signals_wait_in_the_kernel_while_the_lock_is_held,
                                   without_the_guard_the_lock_blocks_signals_of_faults_too,
                                   a_repair_never_reaches_what_is_mapped_next_at_the_same_place,
+                                  the_program_keeps_half_of_the_mappings_that_it_may_have,
                                   NULL};
 
     return support_main(argc, argv, "mapping", 60, NULL, tests);
