@@ -186,7 +186,7 @@ static bool look(const struct look *look, bool nowait)
     for (unsigned slot = 0; slot < count; slot++) {
         const struct session_file *file = session_peer(slot, nowait);
         if (!file) {
-            if (nowait || session_peer_is_alive(slot))
+            if (nowait || session_peer_is_alive(slot) || session_peer_is_hidden(slot))
                 return true;
             continue;
         }

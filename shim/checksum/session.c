@@ -185,6 +185,18 @@ struct session_file *session_peer(unsigned slot, bool nowait)
     return file;
 }
 
+bool session_peer_is_hidden(unsigned slot)
+{
+    char magic[8];
+    int fd = store_open_session(slot, false);
+    if (fd < 0)
+        return fd != -ENOENT;
+    bool is_one =
+        raw(SYS_pread64, fd, magic, sizeof magic, 0) == (long)sizeof magic && memcmp(magic, "BNCESES", 8) == 0;
+    raw(SYS_close, fd);
+    return is_one;
+}
+
 bool session_peer_counts(const struct session_file *file)
 {
     /* Acquire: a session's boot id is stored last when it takes its slot. */
@@ -266,9 +278,9 @@ bool session_others_use_map(uint64_t map_id)
         if (slot == session_state->slot)
             continue;
         struct session_file *file = session_peer(slot, false);
-        if (!file || !session_peer_counts(file))
-            continue;
-        if (session_lists_map(file, map_id) && session_peer_is_alive(slot))
+        bool may_use =
+            file ? session_peer_counts(file) && session_lists_map(file, map_id) : session_peer_is_hidden(slot);
+        if (may_use && session_peer_is_alive(slot))
             return true;
     }
     return false;

@@ -24,6 +24,9 @@ unsigned session_peer_count(void);
 /* The file of a slot; NULL when it cannot be mapped, or when `nowait` and it is not mapped yet. */
 struct session_file *session_peer(unsigned slot, bool nowait);
 
+/* Has the slot a file that cannot be mapped now: no number to open it by, no memory? What it says counts all the same. */
+bool session_peer_is_hidden(unsigned slot);
+
 /* Does a process hold the slot? True when that cannot be found out. */
 bool session_peer_is_alive(unsigned slot);
 

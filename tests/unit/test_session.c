@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -483,6 +484,21 @@ START_TEST(a_session_not_looked_at_before_counts_as_a_request_for_those_who_must
 }
 END_TEST
 
+/* Dead or alive: a process that may open nothing more has no look at it. */
+START_TEST(a_session_that_cannot_be_looked_at_now_counts_as_a_request)
+{
+    const struct rlimit nothing = {.rlim_max = 1024}, enough = {1024, 1024};
+    enum flight_kind kind = FLIGHT_MUTATOR;
+    open_here();
+    peer_run(open_enter_and_die, &kind);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &nothing), 0);
+    bool covers = flight_mutator_covers(MAP_ID, 12, false), covers_more = flight_mutator_covers(MAP_ID, 15, false);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &enough), 0);
+    ck_assert(covers && covers_more);
+    ck_assert(flight_mutator_covers(MAP_ID, 12, false) && !flight_mutator_covers(MAP_ID, 15, false));
+}
+END_TEST
+
 /* ---- Maps in use. ---- */
 
 static bool use_and_pause(struct peer *peer, void *argument)
@@ -493,6 +509,25 @@ static bool use_and_pause(struct peer *peer, void *argument)
     peer_pause(peer);
     return true;
 }
+
+START_TEST(maps_in_use_by_others_are_not_said_to_be_free_by_who_cannot_look)
+{
+    const struct rlimit nothing = {.rlim_max = 1024}, enough = {1024, 1024};
+    struct peer peer;
+    open_here();
+    peer_start(&peer, use_and_pause, NULL);
+    peer_reach(&peer);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &nothing), 0);
+    bool used = session_others_use_map(MAP_ID);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &enough), 0);
+    ck_assert(used);
+    peer_kill(&peer);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &nothing), 0);
+    used = session_others_use_map(MAP_ID);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &enough), 0);
+    ck_assert(!used);
+}
+END_TEST
 
 START_TEST(maps_in_use_by_others_are_known_while_they_live)
 {
@@ -589,6 +624,8 @@ int main(int argc, char **argv)
         a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps,
         requests_of_another_process_are_seen_until_they_leave,
         a_session_not_looked_at_before_counts_as_a_request_for_those_who_must_not_wait,
+        a_session_that_cannot_be_looked_at_now_counts_as_a_request,
+        maps_in_use_by_others_are_not_said_to_be_free_by_who_cannot_look,
         maps_in_use_by_others_are_known_while_they_live,
         a_map_used_twice_is_in_use_until_it_is_left_twice,
         a_session_with_more_maps_than_it_can_list_uses_every_map,
