@@ -3,6 +3,7 @@
  */
 #include "checksum/region.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -360,8 +361,11 @@ static int clear_all(const struct region_sweep *sweep)
 void region_sweep_close(struct region_sweep *sweep, bool flushed)
 {
     int error = flushed && sweep->count > 0 ? clear_all(sweep) : 0;
-    /* The kernel tells of it once, and takes the pages for written from then on: the next sweep would be told that all is on the disk. */
-    if (error != 0)
+    /*
+     * The kernel tells of it once, and takes the pages for written from then on: the next sweep would be told that all is on the disk. Not so when
+     * a signal has come between, as some file systems let it (FUSE): then the regions stay as they are.
+     */
+    if (error != 0 && error != -EINTR)
         map_break(sweep->map, error);
     sweep->count = 0;
 }

@@ -1,7 +1,12 @@
 /* Regions: DIRTY before the data, clean only when nothing is under way, suspect after a power cut. */
 #include <check.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "base/process.h"
 #include "checksum/announce.h"
@@ -165,6 +170,35 @@ START_TEST(words_that_cannot_be_written_are_not_clean_the_next_time_either)
     ck_assert(!map_is_usable(map));
     sweep_all(true);
     ck_assert(is(2, REGION_DIRTY));
+}
+END_TEST
+
+/* From here on a signal comes into every wait for the disk. */
+static void interrupt_msync(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_msync, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINTR),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+
+    ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+START_TEST(a_sweep_that_a_signal_interrupts_gives_no_map_up)
+{
+    uint64_t cursor = 0;
+
+    new_map();
+    mark(2);
+    ck_assert_uint_eq(region_sweep_open(&sweep, map, &cursor, true), 1);
+    interrupt_msync();
+    region_sweep_close(&sweep, true);
+    ck_assert(is(2, REGION_DIRTY));
+    ck_assert(map_is_usable(map));
 }
 END_TEST
 
@@ -418,6 +452,7 @@ int main(int argc, char **argv)
         a_region_that_nobody_writes_becomes_clean,
         without_a_flush_a_region_stays_dirty,
         words_that_cannot_be_written_are_not_clean_the_next_time_either,
+        a_sweep_that_a_signal_interrupts_gives_no_map_up,
         a_region_with_a_request_in_flight_stays_durable,
         a_clearer_that_gives_durable_back_cannot_be_mistaken_for_nobody,
         a_clearer_is_not_misled_by_a_second_one,
