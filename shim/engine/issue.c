@@ -88,7 +88,6 @@ bool issue_wrote_nothing(ssize_t result, int flags, size_t length)
     case 0:
     case -EBADF:
     case -EFAULT:
-    case -EROFS:
     case -EOPNOTSUPP:
     case -EFBIG:
     case -EPERM:

@@ -39,6 +39,7 @@ ssize_t issue_bad_read(int fd, size_t length, int64_t offset, int flags);
 /*
  * Can nothing have been written, by a write of `length` bytes that returned `result`? DESIGN.md §5. EINVAL of a length that the device cannot write
  * comes late: iomap_dio_bio_iter looks at each extent by itself, when those before it are under way (measured on ext4).
+ * EROFS comes late, too: ext4 says it of a written O_DSYNC request when an error has made the file system read-only meanwhile.
  * `length` is all that can be asked of the device; not so where a pipe may hold less (inflow.c).
  */
 bool issue_wrote_nothing(ssize_t result, int flags, size_t length);

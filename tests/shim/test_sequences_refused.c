@@ -2,11 +2,16 @@
  * Sequence 1: a quota, or the device, refuses in the middle of writes. What was written can be read, whatever the request
  * returned, and no block is called damaged.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "support/async.h"
@@ -163,6 +168,47 @@ static int limited(int argc, char **argv)
     return 0;
 }
 
+struct trigger {
+    const char *path;
+    useconds_t after;
+};
+
+static void *pull(void *argument)
+{
+    const struct trigger *trigger = argument;
+    int fd = open(trigger->path, O_WRONLY | O_CLOEXEC);
+
+    usleep(trigger->after);
+    check_that(fd >= 0 && write(fd, "1", 1) == 1, "%s", trigger->path);
+    close(fd);
+    return NULL;
+}
+
+/* arguments: file, what makes its file system read-only, after how many microseconds. */
+static int turned(int argc, char **argv)
+{
+    check_that(argc == 3, "usage: --turned FILE TRIGGER MICROSECONDS");
+    struct trigger trigger = {argv[1], (useconds_t)strtoul(argv[2], NULL, 10)};
+    struct iovec vector = {direct_memory(), MEGABYTE};
+    int fd = direct_open(argv[0], O_RDWR | O_CREAT);
+    pthread_t puller;
+    ssize_t result;
+
+    direct_write(fd, OLD, 0, MEGABYTE);
+    check_that(fsync(fd) == 0, "fsync");
+    check_that(pthread_create(&puller, NULL, pull, &trigger) == 0, "pthread_create");
+    for (int round = 0;; round++) {
+        pattern_fill(direct_memory(), MEGABYTE, round % 2 ? OLD : NEW, 0);
+        result = pwritev2(fd, &vector, 1, 0, RWF_DSYNC);
+        if (result < 0)
+            break;
+    }
+    check_that(errno == EROFS || errno == EIO, "the file system is still writable");
+    pthread_join(puller, NULL);
+    read_all(fd, argv[0]);
+    return 0;
+}
+
 START_TEST(the_device_refuses_in_the_middle_of_a_write)
 {
     struct test_fs fs[TEST_FS_MAX];
@@ -224,12 +270,67 @@ START_TEST(a_quota_refuses_in_the_middle_of_a_write)
 }
 END_TEST
 
+/* The file that provokes an error of the ext4 mounted there, or an empty string. */
+static void find_trigger(char path[128], const char *directory)
+{
+    struct stat status;
+    char link[64], device[256];
+
+    path[0] = '\0';
+    if (stat(directory, &status) != 0)
+        return;
+    snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(status.st_dev), minor(status.st_dev));
+    ssize_t length = readlink(link, device, sizeof(device) - 1);
+    if (length < 0)
+        return;
+    device[length] = '\0';
+    snprintf(path, 128, "/sys/fs/ext4/%.32s/trigger_fs_error",
+             strrchr(device, '/') ? strrchr(device, '/') + 1 : device);
+    if (access(path, W_OK) != 0)
+        path[0] = '\0';
+}
+
+START_TEST(an_error_turns_the_file_system_read_only_in_the_middle_of_writes)
+{
+    enum { TIMES = 14 }; /* some are turned while data is being written */
+    struct test_fs fs[TEST_FS_MAX];
+
+    sequence_filesystems(fs);
+    const char *image = scratch(fs, "turned-image"), *directory = scratch(fs, "turned");
+
+    for (int i = 0; i < TIMES; i++) {
+        char trigger[128], after[16];
+
+        if (!small_filesystem_mount("ext4", image, directory, 64)) {
+            test_skip("no small ext4");
+            return;
+        }
+        snprintf(after, sizeof(after), "%d", 4000 + i * 1700);
+        find_trigger(trigger, directory);
+        bool can = trigger[0] &&
+                   system_command((const char *const[]){"mount", "-o", "remount,errors=remount-ro", directory, NULL});
+        if (can)
+            sequence_run((const char *const[]){"--turned", path_in(directory, "file"), trigger, after, NULL});
+        filesystem_unmount(directory);
+        unlink(image);
+        if (!can) {
+            test_skip("no errors can be provoked here");
+            return;
+        }
+    }
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     static const struct support_mode modes[] = {SEQUENCE_MODES,       {"--refused", refused}, {"--odd", odd},
-                                                {"--poured", poured}, {"--limited", limited}, {NULL, NULL}};
-    const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write, the_device_refuses_in_the_middle_of_a_write,
-                                  the_device_refuses_in_the_middle_of_a_copy, the_device_refuses_what_a_limit_has_cut,
+                                                {"--poured", poured}, {"--limited", limited}, {"--turned", turned},
+                                                {NULL, NULL}};
+    const TTest *const tests[] = {a_quota_refuses_in_the_middle_of_a_write,
+                                  the_device_refuses_in_the_middle_of_a_write,
+                                  the_device_refuses_in_the_middle_of_a_copy,
+                                  the_device_refuses_what_a_limit_has_cut,
+                                  an_error_turns_the_file_system_read_only_in_the_middle_of_writes,
                                   NULL};
 
     return support_main(argc, argv, "refusals", 60, modes, tests);
