@@ -176,6 +176,15 @@ static void end_doubts(struct map *map, int64_t length)
         region_trust(map, region);
 }
 
+/*
+ * Is an append under way that was announced before the cut? It lands at the new end of the file, and has announced what is behind the old one.
+ * Those announced from now on know where the file ends (landing.c).
+ */
+static bool append_is_under_way(const struct map *map)
+{
+    return flight_any_in(map->id, FLIGHT_TO_END - 1, 1);
+}
+
 void change_close(struct change *change, bool changed)
 {
     if (!change->view.file)
@@ -190,7 +199,7 @@ void change_close(struct change *change, bool changed)
                      !changed     ? 0
                      : truncation ? FLIGHT_TO_END
                                   : blocks_count(change->begin, change->end));
-        if (changed && change->last_sum != WORD_UNKNOWN && change->view.fd >= 0)
+        if (changed && change->last_sum != WORD_UNKNOWN && change->view.fd >= 0 && !append_is_under_way(map))
             adopt_blocks(&(struct adoption){.view = &change->view, .room = change->page.base, .trust = true},
                          blocks_first(change->begin), 1, &change->last_sum);
         if (changed && truncation)

@@ -1,6 +1,7 @@
 /*
  * Sequences that end in an EIO on healthy data if a rule of the map is missing: a full file system in the middle of a write,
- * sessions that open at once, inodes that come back, file systems that look alike, and two stores for one file.
+ * sessions that open at once, inodes that come back, file systems that look alike, two stores for one file, and an append that
+ * lands where the file is cut meanwhile.
  */
 #include <errno.h>
 #include <ftw.h>
@@ -11,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/actor.h"
 #include "support/direct.h"
 #include "support/sequence.h"
 #include "support/support.h"
@@ -348,19 +350,76 @@ START_TEST(two_stores_take_turns_on_one_file)
 }
 END_TEST
 
+/* --- An append where the file is cut --------------------------------------------------------------------------------- */
+
+enum { CUT_BLOCK = 10, CUT = CUT_BLOCK * BLOCK + SECTOR };
+
+static bool is_cut(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 && status.st_size == CUT;
+}
+
+/* The append is announced at the old end of the file; where the file is cut meanwhile, that block gets what nobody has announced. */
+static void cut_under_an_append(const struct test_fs *fs)
+{
+    char wait[4300];
+    const char *path = path_in(fs->path, "cut"), *sign = path_in(fs->path, "sign");
+    struct actor appender = actor_new(NULL), truncator = actor_new(NULL);
+
+    actor_opens(&appender, path);
+    actor_writes(&appender, OLD, 0, BYTES / BLOCK);
+    actor_opens(&truncator, path);
+    actor_stops_at(&appender, "issue:stop");
+    actor_begin(&appender, &(struct order){.act = ACT_APPEND, .seed = NEW, .offset = BYTES, .length = BLOCK});
+    actor_await_stop(&appender);
+    /* Between its last look at the block and what it says of it: if it says anything. */
+    snprintf(wait, sizeof(wait), "conclude:wait=%s", sign);
+    actor_stops_at(&truncator, wait);
+    actor_begin(&truncator, &(struct order){.act = ACT_TRUNCATE, .length = CUT});
+    while (!is_cut(path))
+        sequence_sleep(1);
+    sequence_sleep(200);
+    actor_continue(&appender);
+    ck_assert_int_eq(actor_finish(&appender).result, BLOCK);
+    close(open(sign, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    ck_assert_int_eq(actor_finish(&truncator).result, 0);
+    actor_leaves(&truncator);
+    actor_leaves(&appender);
+    struct answer answer = survey_of(NULL, path, CUT_BLOCK + 2);
+
+    ck_assert_msg(!strchr(answer.survey, 'E') && strspn(answer.survey, "v") >= CUT_BLOCK, "%s: \"%s\"", fs->name,
+                  answer.survey);
+    unlink(path);
+    unlink(sign);
+}
+
+START_TEST(an_append_lands_where_the_file_is_cut)
+{
+    struct test_fs fs[TEST_FS_MAX];
+    size_t count = actors_can_play() ? sequence_filesystems(fs) : 0;
+
+    for (size_t i = 0; i < count; i++)
+        cut_under_an_append(&fs[i]);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
-    static const struct support_mode modes[] = {
-        SEQUENCE_MODES,     {"--no-space", no_space}, {"--session", one_session},
-        {"--crowd", crowd}, {"--recycle", recycle},   {"--beside", beside},
-        {NULL, NULL}};
-    const TTest *const tests[] = {no_space_left_in_the_middle_of_a_write,
-                                  sessions_that_open_at_once_share_one_map,
-                                  an_inode_that_comes_back_has_no_old_checksums,
-                                  a_snapshot_beside_its_origin,
-                                  a_copy_of_a_file_system_beside_its_origin,
-                                  two_stores_take_turns_on_one_file,
-                                  NULL};
+    static const struct support_mode modes[] = {SEQUENCE_MODES,
+                                                {"--no-space", no_space},
+                                                {"--session", one_session},
+                                                {"--crowd", crowd},
+                                                {"--recycle", recycle},
+                                                {"--beside", beside},
+                                                ACTOR_MODE,
+                                                {NULL, NULL}};
+    const TTest *const tests[] = {
+        no_space_left_in_the_middle_of_a_write,        sessions_that_open_at_once_share_one_map,
+        an_inode_that_comes_back_has_no_old_checksums, a_snapshot_beside_its_origin,
+        a_copy_of_a_file_system_beside_its_origin,     two_stores_take_turns_on_one_file,
+        an_append_lands_where_the_file_is_cut,         NULL};
 
     return support_main(argc, argv, "map sequences", getenv("BOUNCEIO_TEST_FULL") ? 1800 : 120, modes, tests);
 }
