@@ -1,7 +1,6 @@
-/* Sessions: slots, life and death, and the tables of requests in flight. */
+/* Sessions: slots, life and death, forks, and the maps in use. Their tables of requests are in test_flight.c. */
 #include <check.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -9,47 +8,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/config.h"
 #include "base/process.h"
 #include "checksum/session_peers.h"
 #include "checksum/store.h"
-#include "support/map_fixture.h"
+#include "support/session_fixture.h"
 #include "support/support.h"
-
-enum { MAP_ID = 77, OTHER_MAP = 78 };
-
-static struct map_fixture fixture;
-
-static int locked_session_open(void)
-{
-    uint64_t saved;
-    process_lock(&saved);
-    int error = session_open();
-    process_unlock(&saved);
-    return error;
-}
-
-static void open_here(void)
-{
-    map_fixture_prepare(&fixture);
-    ck_assert_int_eq(locked_session_open(), 0);
-}
-
-static int enter(uint64_t first, uint64_t blocks, enum flight_kind kind)
-{
-    return flight_enter(MAP_ID, first, blocks, kind, TRANSPORT_BLOCKING);
-}
-
-static bool others_over(uint64_t block, int self)
-{
-    return flight_others_over(MAP_ID, block, self, false);
-}
 
 /* ---- Slots. ---- */
 
 START_TEST(the_first_session_of_a_store_has_slot_0)
 {
-    open_here();
+    session_fixture_open();
     ck_assert_uint_eq(session_state->slot, 0);
     ck_assert_uint_eq(session_peer_count(), 1);
     struct session_file *self = session_peer(0, true);
@@ -62,28 +31,20 @@ END_TEST
 
 START_TEST(opening_again_keeps_the_session)
 {
-    open_here();
+    session_fixture_open();
     ck_assert_int_eq(locked_session_open(), 0);
     ck_assert_uint_eq(session_state->slot, 0);
     ck_assert_uint_eq(session_peer_count(), 1);
 }
 END_TEST
 
-static bool open_and_pause(struct peer *peer, void *argument)
-{
-    (void)argument;
-    ck_assert_int_eq(locked_session_open(), 0);
-    peer_pause(peer);
-    return true;
-}
-
 START_TEST(sessions_that_live_at_once_have_slots_of_their_own)
 {
     struct peer first, second;
-    open_here();
-    peer_start(&first, open_and_pause, NULL);
+    session_fixture_open();
+    peer_start(&first, session_open_and_pause, NULL);
     peer_reach(&first);
-    peer_start(&second, open_and_pause, NULL);
+    peer_start(&second, session_open_and_pause, NULL);
     peer_reach(&second);
     ck_assert_uint_eq(session_peer_count(), 3);
     ck_assert_uint_eq(session_peer(1, false)->pid, (uint64_t)first.pid);
@@ -100,9 +61,9 @@ END_TEST
 START_TEST(the_slot_of_a_session_that_ended_is_used_again)
 {
     struct peer peer;
-    open_here();
+    session_fixture_open();
     for (int i = 0; i < 3; i++) {
-        peer_start(&peer, open_and_pause, NULL);
+        peer_start(&peer, session_open_and_pause, NULL);
         peer_reach(&peer);
         peer_continue(&peer);
         peer_end(&peer);
@@ -111,23 +72,15 @@ START_TEST(the_slot_of_a_session_that_ended_is_used_again)
 }
 END_TEST
 
-static bool open_enter_and_die(struct peer *peer, void *argument)
-{
-    (void)peer;
-    ck_assert_int_eq(locked_session_open(), 0);
-    enter(10, 5, *(const enum flight_kind *)argument);
-    return true;
-}
-
 START_TEST(the_slot_of_a_session_that_died_with_requests_in_flight_is_kept)
 {
     enum flight_kind kind = FLIGHT_WRITE;
     struct peer peer;
-    open_here();
-    peer_run(open_enter_and_die, &kind);
+    session_fixture_open();
+    peer_run(session_open_enter_and_die, &kind);
     ck_assert(!session_peer_is_alive(1));
     ck_assert(others_over(12, FLIGHT_BEYOND));
-    peer_start(&peer, open_and_pause, NULL);
+    peer_start(&peer, session_open_and_pause, NULL);
     peer_reach(&peer);
     ck_assert_uint_eq(session_peer(2, false)->pid, (uint64_t)peer.pid);
     ck_assert(others_over(12, FLIGHT_BEYOND));
@@ -151,9 +104,9 @@ static bool fill_the_table_and_die(struct peer *peer, void *argument)
 START_TEST(the_slot_of_a_session_that_died_beyond_its_table_is_kept)
 {
     struct peer peer;
-    open_here();
+    session_fixture_open();
     peer_run(fill_the_table_and_die, NULL);
-    peer_start(&peer, open_and_pause, NULL);
+    peer_start(&peer, session_open_and_pause, NULL);
     peer_reach(&peer);
     ck_assert_uint_eq(session_peer_count(), 3);
     peer_kill(&peer);
@@ -163,14 +116,14 @@ END_TEST
 static bool die_in_boot_1(struct peer *peer, void *argument)
 {
     pretend_boot(1);
-    return open_enter_and_die(peer, argument);
+    return session_open_enter_and_die(peer, argument);
 }
 
 START_TEST(requests_of_another_boot_are_not_in_flight)
 {
     enum flight_kind kind = FLIGHT_MUTATOR;
     pretend_boot(2);
-    open_here();
+    session_fixture_open();
     peer_run(die_in_boot_1, &kind);
     ck_assert_uint_eq(session_peer_count(), 2);
     ck_assert(!others_over(12, FLIGHT_BEYOND));
@@ -182,7 +135,7 @@ END_TEST
 START_TEST(the_slot_of_a_session_of_another_boot_is_used_again_and_emptied)
 {
     enum flight_kind kind = FLIGHT_WRITE;
-    map_fixture_prepare(&fixture);
+    session_fixture_prepare();
     peer_run(die_in_boot_1, &kind);
     pretend_boot(2);
     ck_assert_int_eq(locked_session_open(), 0);
@@ -227,7 +180,7 @@ static bool open_fork_and_pause(struct peer *peer, void *argument)
 START_TEST(a_quiet_child_does_not_keep_its_dead_parent_s_session_alive)
 {
     struct peer parent, child;
-    open_here();
+    session_fixture_open();
     peer_start(&parent, open_fork_and_pause, &child);
     peer_reach(&parent);
     ck_assert(session_peer_is_alive(1));
@@ -247,10 +200,10 @@ static bool open_a_session_of_its_own(struct peer *peer, void *argument)
 START_TEST(a_child_has_a_session_of_its_own_and_its_end_leaves_the_parent_s_alone)
 {
     struct peer watcher;
-    open_here();
+    session_fixture_open();
     peer_run(open_a_session_of_its_own, NULL);
     /* Our byte, as another process sees it. */
-    peer_start(&watcher, open_and_pause, NULL);
+    peer_start(&watcher, session_open_and_pause, NULL);
     peer_reach(&watcher);
     ck_assert_uint_eq(session_peer(1, false)->pid, (uint64_t)watcher.pid);
     peer_kill(&watcher);
@@ -274,7 +227,7 @@ static bool child_of_a_raw_clone(void)
 
 START_TEST(a_child_of_a_raw_clone_is_not_granted_its_parent_s_slot)
 {
-    open_here();
+    session_fixture_open();
     pid_t child = raw_fork();
     if (child == 0)
         peer_leave(child_of_a_raw_clone());
@@ -300,202 +253,12 @@ static bool open_clone_and_pause(struct peer *peer, void *argument)
 START_TEST(a_child_of_a_raw_clone_lets_go_of_its_parent_s_slot_when_it_takes_its_own)
 {
     struct peer parent;
-    open_here();
+    session_fixture_open();
     peer_start(&parent, open_clone_and_pause, NULL);
     peer_reach(&parent);
     ck_assert(session_peer_is_alive(1) && session_peer_is_alive(2));
     peer_kill(&parent);
     ck_assert(!session_peer_is_alive(1));
-}
-END_TEST
-
-/* ---- Requests in flight. ---- */
-
-START_TEST(a_request_covers_its_blocks_and_no_others)
-{
-    open_here();
-    int entry = enter(10, 5, FLIGHT_WRITE);
-    ck_assert(!others_over(9, FLIGHT_BEYOND));
-    ck_assert(others_over(10, FLIGHT_BEYOND));
-    ck_assert(others_over(14, FLIGHT_BEYOND));
-    ck_assert(!others_over(15, FLIGHT_BEYOND));
-    ck_assert(!flight_others_over(OTHER_MAP, 12, FLIGHT_BEYOND, false));
-    flight_leave(entry);
-    ck_assert(!others_over(12, FLIGHT_BEYOND));
-}
-END_TEST
-
-START_TEST(a_request_to_the_end_covers_everything_from_its_first_block_on)
-{
-    open_here();
-    int entry = enter(10, FLIGHT_TO_END, FLIGHT_MUTATOR);
-    ck_assert(!others_over(9, FLIGHT_BEYOND));
-    ck_assert(others_over(MAP_BLOCKS_MAX, FLIGHT_BEYOND));
-    flight_leave(entry);
-}
-END_TEST
-
-START_TEST(a_request_is_no_other_to_itself)
-{
-    open_here();
-    int first = enter(10, 5, FLIGHT_WRITE);
-    ck_assert(!others_over(12, first));
-    int second = enter(12, 5, FLIGHT_WRITE);
-    ck_assert(others_over(12, first));
-    ck_assert(others_over(12, second));
-    ck_assert(!others_over(10, first));
-    flight_leave(first);
-    flight_leave(second);
-}
-END_TEST
-
-START_TEST(every_kind_of_request_is_seen_by_those_it_concerns)
-{
-    static const struct {
-        enum flight_kind kind;
-        bool mutates, writes;
-    } kinds[] = {{FLIGHT_WRITE, false, true},
-                 {FLIGHT_QUESTION, false, false},
-                 {FLIGHT_MUTATOR, true, true},
-                 {FLIGHT_ADOPTION, false, false},
-                 {FLIGHT_SETTLER, false, false}};
-    open_here();
-    for (int i = 0; i < 5; i++) {
-        int entry = enter(10, 5, kinds[i].kind);
-        ck_assert(others_over(12, FLIGHT_BEYOND));
-        ck_assert_int_eq(flight_mutator_covers(MAP_ID, 12, false), kinds[i].mutates);
-        ck_assert(!flight_mutator_covers(MAP_ID, 15, false));
-        ck_assert_int_eq(flight_writers_of(MAP_ID, FLIGHT_BEYOND), kinds[i].writes);
-        ck_assert(!flight_writers_of(MAP_ID, entry));
-        ck_assert(!flight_writers_of(OTHER_MAP, FLIGHT_BEYOND));
-        flight_leave(entry);
-    }
-}
-END_TEST
-
-START_TEST(left_entries_are_used_again)
-{
-    open_here();
-    for (int i = 0; i < 10 * SESSION_FLIGHTS; i++) {
-        int entry = enter(10, 5, FLIGHT_WRITE);
-        ck_assert_int_ne(entry, FLIGHT_BEYOND);
-        flight_leave(entry);
-    }
-}
-END_TEST
-
-static void *leave_entry(void *entry)
-{
-    flight_leave(*(const int *)entry);
-    return NULL;
-}
-
-/* One thread submits, another sees completions: every look at the table walks over all that were ever used. */
-START_TEST(entries_that_another_thread_leaves_are_used_again_before_new_ones)
-{
-    enum { DEPTH = 16, ROUNDS = 1500 };
-    int entries[DEPTH];
-    open_here();
-    for (int i = 0; i < DEPTH; i++)
-        entries[i] = enter((uint64_t)i, 1, FLIGHT_WRITE);
-    for (int i = 0; i < ROUNDS; i++) {
-        pthread_t thread;
-        ck_assert_int_eq(pthread_create(&thread, NULL, leave_entry, &entries[i % DEPTH]), 0);
-        pthread_join(thread, NULL);
-        entries[i % DEPTH] = enter(0, 1, FLIGHT_WRITE);
-    }
-    ck_assert_uint_le(atomic_load(&session_state->self)->flights_high, 64 + 3 * DEPTH);
-}
-END_TEST
-
-START_TEST(all_entries_of_the_table_are_seen)
-{
-    open_here();
-    for (uint64_t i = 0; i < SESSION_FLIGHTS; i++)
-        ck_assert_int_ne(enter(i * 10, 1, FLIGHT_WRITE), FLIGHT_BEYOND);
-    for (uint64_t i = 0; i < SESSION_FLIGHTS; i++)
-        ck_assert(others_over(i * 10, FLIGHT_BEYOND) && !others_over(i * 10 + 1, FLIGHT_BEYOND));
-}
-END_TEST
-
-START_TEST(a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps)
-{
-    open_here();
-    for (int i = 0; i < SESSION_FLIGHTS; i++)
-        ck_assert_int_ne(enter(10, 1, FLIGHT_WRITE), FLIGHT_BEYOND);
-    ck_assert(!others_over(1000, FLIGHT_BEYOND));
-    ck_assert_int_eq(enter(10, 1, FLIGHT_WRITE), FLIGHT_BEYOND);
-    ck_assert(!others_over(1000, FLIGHT_BEYOND));
-    session_use_map(MAP_ID);
-    ck_assert(others_over(1000, FLIGHT_BEYOND));
-    ck_assert(!flight_others_over(OTHER_MAP, 1000, FLIGHT_BEYOND, true));
-    session_use_map(OTHER_MAP);
-    ck_assert(flight_others_over(OTHER_MAP, 1000, FLIGHT_BEYOND, true));
-    ck_assert(flight_mutator_covers(OTHER_MAP, 1000, false));
-    ck_assert(flight_writers_of(OTHER_MAP, FLIGHT_BEYOND));
-    flight_leave(FLIGHT_BEYOND);
-    ck_assert(!others_over(1000, FLIGHT_BEYOND));
-    ck_assert(!flight_writers_of(OTHER_MAP, FLIGHT_BEYOND));
-}
-END_TEST
-
-static bool enter_and_pause(struct peer *peer, void *argument)
-{
-    (void)argument;
-    ck_assert_int_eq(locked_session_open(), 0);
-    int entry = enter(10, 5, FLIGHT_MUTATOR);
-    peer_pause(peer);
-    flight_leave(entry);
-    peer_pause(peer);
-    return true;
-}
-
-START_TEST(requests_of_another_process_are_seen_until_they_leave)
-{
-    struct peer peer;
-    open_here();
-    peer_start(&peer, enter_and_pause, NULL);
-    peer_reach(&peer);
-    ck_assert(others_over(12, FLIGHT_BEYOND) && !others_over(15, FLIGHT_BEYOND));
-    ck_assert(flight_mutator_covers(MAP_ID, 12, false));
-    ck_assert(flight_writers_of(MAP_ID, FLIGHT_BEYOND));
-    peer_continue(&peer);
-    peer_reach(&peer);
-    ck_assert(!others_over(12, FLIGHT_BEYOND));
-    ck_assert(!flight_mutator_covers(MAP_ID, 12, false));
-    ck_assert(!flight_writers_of(MAP_ID, FLIGHT_BEYOND));
-    peer_continue(&peer);
-    peer_end(&peer);
-}
-END_TEST
-
-/* Dead or alive: finding out takes system calls. */
-START_TEST(a_session_not_looked_at_before_counts_as_a_request_for_those_who_must_not_wait)
-{
-    struct peer peer;
-    open_here();
-    peer_start(&peer, open_and_pause, NULL);
-    peer_reach(&peer);
-    ck_assert(flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true));
-    peer_kill(&peer);
-    ck_assert(flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true));
-    ck_assert(!flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, false));
-    ck_assert(!flight_others_over(MAP_ID, 12, FLIGHT_BEYOND, true)); /* it has been mapped meanwhile */
-}
-END_TEST
-
-/* Dead or alive: a process that may open nothing more has no look at it. */
-START_TEST(a_session_that_cannot_be_looked_at_now_counts_as_a_request)
-{
-    const struct rlimit nothing = {.rlim_max = 1024}, enough = {1024, 1024};
-    enum flight_kind kind = FLIGHT_MUTATOR;
-    open_here();
-    peer_run(open_enter_and_die, &kind);
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &nothing), 0);
-    bool covers = flight_mutator_covers(MAP_ID, 12, false), covers_more = flight_mutator_covers(MAP_ID, 15, false);
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &enough), 0);
-    ck_assert(covers && covers_more);
-    ck_assert(flight_mutator_covers(MAP_ID, 12, false) && !flight_mutator_covers(MAP_ID, 15, false));
 }
 END_TEST
 
@@ -514,7 +277,7 @@ START_TEST(maps_in_use_by_others_are_not_said_to_be_free_by_who_cannot_look)
 {
     const struct rlimit nothing = {.rlim_max = 1024}, enough = {1024, 1024};
     struct peer peer;
-    open_here();
+    session_fixture_open();
     peer_start(&peer, use_and_pause, NULL);
     peer_reach(&peer);
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &nothing), 0);
@@ -532,7 +295,7 @@ END_TEST
 START_TEST(maps_in_use_by_others_are_known_while_they_live)
 {
     struct peer peer;
-    open_here();
+    session_fixture_open();
     session_use_map(MAP_ID);
     ck_assert(!session_others_use_map(MAP_ID));
     peer_start(&peer, use_and_pause, NULL);
@@ -560,7 +323,7 @@ static bool use_twice_and_leave(struct peer *peer, void *argument)
 START_TEST(a_map_used_twice_is_in_use_until_it_is_left_twice)
 {
     struct peer peer;
-    open_here();
+    session_fixture_open();
     peer_start(&peer, use_twice_and_leave, NULL);
     peer_reach(&peer);
     ck_assert(session_others_use_map(MAP_ID));
@@ -586,7 +349,7 @@ static bool use_too_many_maps(struct peer *peer, void *argument)
 START_TEST(a_session_with_more_maps_than_it_can_list_uses_every_map)
 {
     struct peer peer;
-    open_here();
+    session_fixture_open();
     peer_start(&peer, use_too_many_maps, NULL);
     peer_reach(&peer);
     ck_assert(session_others_use_map(MAP_ID));
@@ -614,17 +377,6 @@ int main(int argc, char **argv)
         a_child_has_a_session_of_its_own_and_its_end_leaves_the_parent_s_alone,
         a_child_of_a_raw_clone_is_not_granted_its_parent_s_slot,
         a_child_of_a_raw_clone_lets_go_of_its_parent_s_slot_when_it_takes_its_own,
-        a_request_covers_its_blocks_and_no_others,
-        a_request_to_the_end_covers_everything_from_its_first_block_on,
-        a_request_is_no_other_to_itself,
-        every_kind_of_request_is_seen_by_those_it_concerns,
-        left_entries_are_used_again,
-        entries_that_another_thread_leaves_are_used_again_before_new_ones,
-        all_entries_of_the_table_are_seen,
-        a_request_beyond_the_table_counts_for_every_block_of_the_session_s_maps,
-        requests_of_another_process_are_seen_until_they_leave,
-        a_session_not_looked_at_before_counts_as_a_request_for_those_who_must_not_wait,
-        a_session_that_cannot_be_looked_at_now_counts_as_a_request,
         maps_in_use_by_others_are_not_said_to_be_free_by_who_cannot_look,
         maps_in_use_by_others_are_known_while_they_live,
         a_map_used_twice_is_in_use_until_it_is_left_twice,
