@@ -1,5 +1,5 @@
 /*
- * POSIX AIO on direct files: stable and checked. What it has in common with the C library's is in test_posix_aio_parity.c.
+ * POSIX AIO on direct files: stable and checked. What it has in common with the C library's is in test_posix_aio_parity*.c.
  */
 #include <aio.h>
 #include <errno.h>
