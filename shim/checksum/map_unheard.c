@@ -49,11 +49,10 @@ int64_t map_unheard_begin(const struct map_key *key)
     int64_t byte = byte_of(name);
     if (!set_byte(byte, F_RDLCK))
         return 0;
-    int maps = store_maps_directory();
-    long fd = maps < 0 ? maps : raw(SYS_openat, maps, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (!raw_failed(fd)) {
-        mark((int)fd, key);
-        raw(SYS_close, fd);
+    int fd = store_open_map(name);
+    if (fd >= 0) {
+        mark(fd, key);
+        store_close_map(fd);
     }
     return byte;
 }

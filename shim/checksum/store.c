@@ -1,5 +1,5 @@
 /*
- * Opening the store. Owns two descriptors (maps directory, lock file) and one shared page.
+ * Opening the store. Owns three descriptors (maps directory twice, lock file) and one shared page.
  */
 #include "checksum/store.h"
 
@@ -24,6 +24,8 @@
 /* The descriptors survive fork; the mapping does not. */
 static struct own_file maps_file = {.fd = -1};
 static struct own_file lock_file = {.fd = -1};
+/* The maps directory once more: a number to give up when the program has used all of its own. Process lock. */
+static struct own_file spare = {.fd = -1};
 
 /* Wiped in a forked child. */
 static struct store_state {
@@ -191,8 +193,44 @@ static int map_shared_page(void)
     return 0;
 }
 
+static void keep_spare(void)
+{
+    int maps = store_maps_directory();
+    if (maps < 0 || own_file_get(&spare) >= 0)
+        return;
+    long fd = raw(SYS_fcntl, maps, F_DUPFD_CLOEXEC, maps);
+    if (raw_failed(fd))
+        return;
+    spare.device = maps_file.device;
+    spare.inode = maps_file.inode;
+    own_keep((int)fd, &spare.fd);
+}
+
+int store_open_map(const char *name)
+{
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int maps = store_maps_directory();
+    if (maps < 0)
+        return maps;
+    long fd = raw(SYS_openat, maps, name, flags);
+    if (fd != -EMFILE || own_file_get(&spare) < 0)
+        return (int)fd;
+    own_close(&spare.fd);
+    fd = raw(SYS_openat, maps, name, flags);
+    if (raw_failed(fd))
+        keep_spare();
+    return (int)fd;
+}
+
+void store_close_map(int fd)
+{
+    raw(SYS_close, fd);
+    keep_spare();
+}
+
 void store_drop_inherited(void)
 {
+    own_close(&spare.fd);
     own_close(&lock_file.fd);
     own_close(&maps_file.fd);
 }
@@ -218,6 +256,8 @@ int store_open(bool create)
         error = map_shared_page();
     if (root >= 0)
         raw(SYS_close, root);
+    if (error == 0)
+        keep_spare();
     if (error != 0) {
         state->failed = true;
         store_complain("cannot open", -error);

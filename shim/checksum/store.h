@@ -40,6 +40,13 @@ int store_lock_file(void);
  */
 void store_drop_inherited(void);
 
+/*
+ * Open maps/NAME for a moment, even if the program has as many files open as it may: a number is kept for that. What is opened, by one at
+ * a time, is given back by store_close_map. Process lock held. @return a descriptor, or -errno.
+ */
+int store_open_map(const char *name);
+void store_close_map(int fd);
+
 /* Open sessions/SLOT. @return a descriptor to be closed by the caller, or -errno. */
 int store_open_session(unsigned slot, bool create);
 

@@ -23,18 +23,32 @@ static void get_no_session(const char *path)
     check_that(setrlimit(RLIMIT_FSIZE, &(struct rlimit){BYTES, RLIM_INFINITY}) == 0, "setrlimit");
 }
 
+/* All but one. */
+static void use_all_numbers(void)
+{
+    int last = -1;
+
+    for (int fd; (fd = dup(0)) >= 0;)
+        last = fd;
+    check_that(last >= 0 && close(last) == 0, "dup");
+}
+
 /* A session, but no number to open a map by. */
 static void get_no_map(const char *path)
 {
     char other[4200];
-    int last = -1;
 
     snprintf(other, sizeof(other), "%s.other", path);
     direct_write(direct_open(other, O_RDWR | O_CREAT), THEIRS, 0, BLOCK);
     check_that(setrlimit(RLIMIT_NOFILE, &(struct rlimit){300, 300}) == 0, "setrlimit");
-    for (int fd; (fd = dup(0)) >= 0;)
-        last = fd;
-    close(last);
+    use_all_numbers();
+}
+
+/* The same, by a limit that has been there all the time, as they mostly have. */
+static void get_no_map_by_a_limit(const char *path)
+{
+    check_that(setrlimit(RLIMIT_NOFILE, &(struct rlimit){300, 300}) == 0, "setrlimit");
+    get_no_map(path);
 }
 
 static void write_directly(const char *path)
@@ -50,6 +64,12 @@ static void write_buffered(const char *path)
     pattern_fill(block, BLOCK, THEIRS, AT);
     check_that(pwrite(fd, block, BLOCK, AT) == BLOCK, "pwrite");
     close(fd);
+}
+
+static void write_buffered_with_the_last_number(const char *path)
+{
+    use_all_numbers();
+    write_buffered(path);
 }
 
 static void shorten_by_path(const char *path)
@@ -156,6 +176,13 @@ static int without_map(int argc, char **argv)
     return 0;
 }
 
+static int without_map_any_more(int argc, char **argv)
+{
+    check_that(argc == 1, "what file?");
+    meet(argv[0], get_no_map_by_a_limit, write_directly, false);
+    return 0;
+}
+
 static int buffered(int argc, char **argv)
 {
     check_that(argc == 1, "what file?");
@@ -189,11 +216,10 @@ static int before_the_map(int argc, char **argv)
 }
 
 /* The file is emptied, which ends all doubts of old content; not those of what is written from now on. */
-static int emptied(int argc, char **argv)
+static void meet_again(const char *path, void (*prepare)(const char *path), void (*act)(const char *path))
 {
-    check_that(argc == 1, "what file?");
-    int fd = open_file(argv[0]);
-    struct other other = other_begins(get_no_session, write_directly, argv[0]);
+    int fd = open_file(path);
+    struct other other = other_begins(prepare, act, path);
 
     other_acts(&other, fd);
     check_that(ftruncate(fd, 0) == 0, "ftruncate");
@@ -201,6 +227,19 @@ static int emptied(int argc, char **argv)
     other_acts(&other, fd);
     direct_check(fd, THEIRS, AT, BLOCK);
     other_ends(&other);
+}
+
+static int emptied(int argc, char **argv)
+{
+    check_that(argc == 1, "what file?");
+    meet_again(argv[0], get_no_session, write_directly);
+    return 0;
+}
+
+static int buffered_without_map(int argc, char **argv)
+{
+    check_that(argc == 1, "what file?");
+    meet_again(argv[0], get_no_map_by_a_limit, write_buffered_with_the_last_number);
     return 0;
 }
 
@@ -257,6 +296,18 @@ START_TEST(what_a_process_that_may_open_no_map_writes)
 }
 END_TEST
 
+START_TEST(what_a_process_that_may_open_no_map_wrote_before_it_ended)
+{
+    is_no_damage("--without-map-any-more", new_path());
+}
+END_TEST
+
+START_TEST(what_a_process_that_may_open_no_map_writes_buffered_again_and_again)
+{
+    is_no_damage("--buffered-without-map", new_path());
+}
+END_TEST
+
 START_TEST(what_a_process_without_a_session_writes_buffered)
 {
     is_no_damage("--buffered", new_path());
@@ -306,6 +357,8 @@ int main(int argc, char **argv)
     static const struct support_mode modes[] = {{"--without-session", without_session},
                                                 {"--without-session-any-more", without_session_any_more},
                                                 {"--without-map", without_map},
+                                                {"--without-map-any-more", without_map_any_more},
+                                                {"--buffered-without-map", buffered_without_map},
                                                 {"--buffered", buffered},
                                                 {"--shortened", shortened},
                                                 {"--before-the-map", before_the_map},
@@ -315,6 +368,8 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {what_a_process_without_a_session_writes,
                                   what_a_process_without_a_session_wrote_before_it_ended,
                                   what_a_process_that_may_open_no_map_writes,
+                                  what_a_process_that_may_open_no_map_wrote_before_it_ended,
+                                  what_a_process_that_may_open_no_map_writes_buffered_again_and_again,
                                   what_a_process_without_a_session_writes_buffered,
                                   what_a_process_without_a_session_cuts_off,
                                   what_is_written_by_who_had_the_file_open_before_its_map_was_made,
