@@ -30,20 +30,25 @@ static bool may_write_a_page(void)
     return limit.rlim_cur >= FORMAT_PAGE;
 }
 
-/* By system calls: there may be no memory to map it. All flags are in one byte; one that is taken off meanwhile comes back, which is harmless. */
-static void mark(int fd, const struct map_key *key)
+/*
+ * By system calls: there may be no memory to map it. All flags are in one byte; one that is taken off meanwhile comes back, which is harmless.
+ * @return whether nobody had said so yet.
+ */
+static bool mark(int fd, const struct map_key *key)
 {
     struct map_header header;
     if (raw(SYS_pread64, fd, &header, sizeof header, 0) != (long)sizeof header ||
         header.identity_sum != map_identity_sum(&header.identity) || header.identity.version != FORMAT_VERSION ||
         header.bound_device != key->device || !may_write_a_page())
-        return;
+        return false;
     uint8_t flags = (uint8_t)(header.flags | MAP_CHANGED_OUTSIDE);
-    raw(SYS_pwrite64, fd, &flags, sizeof flags, offsetof(struct map_header, flags));
+    return raw(SYS_pwrite64, fd, &flags, sizeof flags, offsetof(struct map_header, flags)) == (long)sizeof flags &&
+           !(header.flags & MAP_CHANGED_OUTSIDE);
 }
 
-int64_t map_unheard_begin(const struct map_key *key)
+int64_t map_unheard_begin(const struct map_key *key, bool *first)
 {
+    *first = false;
     char name[MAP_NAME_BYTES];
     map_name(name, key);
     int64_t byte = byte_of(name);
@@ -51,7 +56,7 @@ int64_t map_unheard_begin(const struct map_key *key)
         return 0;
     int fd = store_open_map(name);
     if (fd >= 0) {
-        mark(fd, key);
+        *first = mark(fd, key);
         store_close_map(fd);
     }
     return byte;

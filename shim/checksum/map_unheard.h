@@ -15,10 +15,10 @@
 #include "checksum/map.h"
 
 /*
- * This process may write to a file whose map it cannot use, until map_unheard_end. Process lock held.
- * @return what to end it with; 0 when there is no store that others could have a map in.
+ * This process may write to a file whose map it cannot use, until map_unheard_end. Process lock held. *first: the map says so only now.
+ * @return what to end it with; 0 when there is no store that others could have a map in, or it could not be opened.
  */
-int64_t map_unheard_begin(const struct map_key *key);
+int64_t map_unheard_begin(const struct map_key *key, bool *first);
 void map_unheard_end(int64_t byte);
 
 /* Is there such a process other than this one? Then the map now says that its file was changed outside. Any thread; two system calls. */

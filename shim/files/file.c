@@ -108,11 +108,24 @@ static bool open_map(struct file *file, int fd, bool create)
     return true;
 }
 
+static void say_unheard(int fd)
+{
+    struct file_path path;
+    file_path_begin(&path, fd);
+    log_warn("changed outside: path=\"%s\" is open for writing where its checksums cannot be kept; its "
+             "blocks take the checksum of what is read from now on (when it is closed: bounceio adopt --trust \"%s\")",
+             path.text, path.text);
+    file_path_end(&path);
+}
+
 void file_will_be_written(struct file *file, int fd)
 {
     struct map_key key;
+    bool first = false;
     if (file->has_no_say && !file->unheard && map_key_of(fd, &key) == 0)
-        file->unheard = map_unheard_begin(&key);
+        file->unheard = map_unheard_begin(&key, &first);
+    if (first)
+        say_unheard(fd);
 }
 
 struct file *file_open(int fd, const struct stat *status, bool create_map)

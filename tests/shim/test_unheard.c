@@ -190,6 +190,18 @@ static int buffered(int argc, char **argv)
     return 0;
 }
 
+static int buffered_twice(int argc, char **argv)
+{
+    check_that(argc == 1, "what file?");
+    int fd = open_file(argv[0]);
+    struct other other = other_begins(get_no_session, write_buffered, argv[0]);
+
+    other_acts(&other, fd);
+    other_acts(&other, fd);
+    other_ends(&other);
+    return 0;
+}
+
 static int shortened(int argc, char **argv)
 {
     check_that(argc == 1, "what file?");
@@ -338,6 +350,20 @@ START_TEST(what_is_written_after_a_scrub)
 }
 END_TEST
 
+/* Nothing finds damage there from now on: the administrator is to know, by the one who knows it first. */
+START_TEST(a_file_that_is_written_unheard_is_named_once)
+{
+    const char *path = new_path();
+    struct child child = child_run_self(WITH_SHIM, NULL, (const char *const[]){"--buffered-twice", path, NULL});
+    const char *warning = strstr(child.errors, "changed outside: path=");
+
+    ck_assert(child_succeeded(&child));
+    ck_assert_msg(warning && strstr(warning, path), "%s", child.errors);
+    ck_assert_ptr_null(strstr(warning + 1, "changed outside: path="));
+    child_free(&child);
+}
+END_TEST
+
 /* Once they have ended, a scrub ends the doubt, and damage is damage again. */
 START_TEST(a_file_that_was_written_unheard_is_believed_again_after_a_scrub)
 {
@@ -360,6 +386,7 @@ int main(int argc, char **argv)
                                                 {"--without-map-any-more", without_map_any_more},
                                                 {"--buffered-without-map", buffered_without_map},
                                                 {"--buffered", buffered},
+                                                {"--buffered-twice", buffered_twice},
                                                 {"--shortened", shortened},
                                                 {"--before-the-map", before_the_map},
                                                 {"--emptied", emptied},
@@ -375,6 +402,7 @@ int main(int argc, char **argv)
                                   what_is_written_by_who_had_the_file_open_before_its_map_was_made,
                                   what_is_written_after_the_file_was_emptied,
                                   what_is_written_after_a_scrub,
+                                  a_file_that_is_written_unheard_is_named_once,
                                   a_file_that_was_written_unheard_is_believed_again_after_a_scrub,
                                   NULL};
 
