@@ -401,8 +401,11 @@ int main(int argc, char **argv)
         return print_memory();
     if (argc > 1 && strcmp(argv[1], "--calls") == 0)
         return print_calls();
-    if (!dlsym(RTLD_DEFAULT, "bounceio_version"))
+    if (!dlsym(RTLD_DEFAULT, "bounceio_version")) {
         fprintf(stderr, "idle: the shim is not loaded: measuring nothing\n");
+        if (check)
+            return 2;
+    }
     make_environments();
     for (int attempt = 1;; attempt++) {
         if (measure(argv[0], records ? RECORDS : TABLE) || !check)
