@@ -56,7 +56,7 @@ END_TEST
 static int overwrite_control(int argc, char **argv)
 {
     check_that(argc == 1, "usage: --overwrite FILE");
-    for (int attempt = 0; attempt < 20; attempt++) {
+    for (int attempt = 0; attempt < 1000; attempt++) {
         overwrite_after_submission(argv[0]);
         if (!content_is(argv[0], NEW, SIZE))
             return 0;
@@ -270,7 +270,7 @@ static int detect(int argc, char **argv)
 {
     check_that(argc == 1, "usage: --detect FILE");
     int fd = direct_open(argv[0], O_RDWR | O_CREAT | O_TRUNC);
-    for (int attempt = 0; attempt < 50 && counters().unstable_buffers == 0; attempt++)
+    for (int attempt = 0; attempt < 500 && counters().unstable_buffers == 0; attempt++)
         race(fd, LENGTH, 10);
     check_that(counters().unstable_buffers > 0, "no change was seen");
     return 0;

@@ -97,7 +97,7 @@ static int control(int argc, char **argv)
     int fd = open(argv[0], O_RDWR | O_CREAT | O_TRUNC | O_DIRECT, 0600);
 
     /* On a busy machine the racer may not get its turn at once. */
-    for (int attempt = 0; attempt < 20 && different == 0; attempt++) {
+    for (int attempt = 0; attempt < 200 && different == 0; attempt++) {
         race(fd, LENGTH, 50L * EXTENTS, hashes);
         for (size_t i = 0; i < EXTENTS * PER_EXTENT; i++) {
             check_that(read_behind(argv[0], block, BLOCK, i * BLOCK) == BLOCK, "short file");
