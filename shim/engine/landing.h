@@ -35,11 +35,13 @@ struct landing_plan {
 /* Before the write. @return 0; -EAGAIN, with nothing open, when the map is not ready and `nowait`. */
 int landing_open(struct landing *landing, const struct fd_view *view, const struct landing_plan *plan);
 
+/* What landing_close is told of a write that was not made. */
+#define LANDING_CANCELLED (-EBADF)
+
 /*
  * After it, with what it returned: bytes, or -errno. `flags`: RWF_*. landing->fd is a number of the file's, or -1 when none is left; at
  * TRANSFER_FILE_OFFSET, of the same description.
  */
-#define LANDING_CANCELLED (-EBADF) /* the write was not made */
 void landing_close(struct landing *landing, ssize_t result, int flags);
 
 /* Does a write on this view append, whatever its offset? */
